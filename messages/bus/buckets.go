@@ -1,0 +1,105 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Bucket is one of our KV buckets.
+type Bucket string
+
+// The buckets of a fleet.
+const (
+	Desired    Bucket = "desired"    // task.<name>: TaskEntry; drain.<agent>: DrainEntry; settings: Settings
+	Agents     Bucket = "agents"     // <agent>: Registration; the revision is the agent's incarnation
+	Placements Bucket = "placements" // <agent>: Placement
+	LeaseKV    Bucket = "lease"      // leader: Lease; the revision is the coordinator's term
+	RoutesKV   Bucket = "routes"     // routes: Routes
+	Jobs       Bucket = "jobs"       // <job>: Job
+)
+
+// The keys of the buckets that do not use a name.
+const (
+	KeyTask     = "task."
+	KeyDrain    = "drain."
+	KeySettings = "settings"
+	KeyLeader   = "leader"
+	KeyRoutes   = "routes"
+)
+
+// Buckets lists all buckets.
+func Buckets() []Bucket { return []Bucket{Desired, Agents, Placements, LeaseKV, RoutesKV, Jobs} }
+
+// BucketName returns the name of a bucket in NATS.
+func BucketName(fleet string, b Bucket) string { return "fb__" + fleet + "__" + string(b) }
+
+// jobsTTL is how long the record of a job is kept after its last change.
+const jobsTTL = 7 * 24 * time.Hour
+
+// markerTTL is how long the lease bucket keeps the mark of an expired lease; a second
+// is the least, and long enough: followers watch, and read the key again when they
+// reconnect.
+const markerTTL = time.Second
+
+func bucketConfig(fleet string, b Bucket) jetstream.KeyValueConfig {
+	cfg := jetstream.KeyValueConfig{
+		Bucket:      BucketName(fleet, b),
+		Description: "fleetbus: " + string(b),
+		History:     1,
+		Storage:     jetstream.FileStorage,
+	}
+	switch b {
+	case Desired:
+		cfg.History = 10 // who changed what, for people
+	case LeaseKV:
+		cfg.LimitMarkerTTL = markerTTL
+	case Jobs:
+		cfg.TTL = jobsTTL
+	}
+	return cfg
+}
+
+// KV is a bucket with the time of its creation, which is the epoch of every fence that
+// comes from its revisions.
+type KV struct {
+	jetstream.KeyValue
+	Epoch int64 // Unix nanoseconds on the server's clock
+}
+
+// KV opens a bucket and makes it where it is missing.
+func (b *Bus) KV(ctx context.Context, bucket Bucket) (KV, error) {
+	cfg := bucketConfig(b.Fleet, bucket)
+	kv, err := b.JS.KeyValue(ctx, cfg.Bucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		cfg.Replicas = b.count()
+		kv, err = b.JS.CreateKeyValue(ctx, cfg)
+		if b.replicas == 0 && cfg.Replicas > 1 && tooFewPeers(err) {
+			cfg.Replicas = 1
+			kv, err = b.JS.CreateKeyValue(ctx, cfg)
+		}
+		if errors.Is(err, jetstream.ErrBucketExists) {
+			kv, err = b.JS.KeyValue(ctx, cfg.Bucket)
+		}
+	}
+	if err != nil {
+		return KV{}, Explain(err, "open bucket "+cfg.Bucket)
+	}
+	status, err := kv.Status(ctx)
+	if err != nil {
+		return KV{}, Explain(err, "read the state of bucket "+cfg.Bucket)
+	}
+	s, ok := status.(*jetstream.KeyValueBucketStatus)
+	if !ok {
+		return KV{}, Explain(errors.New("the client returned no stream info"), "read the state of bucket "+cfg.Bucket)
+	}
+	return KV{KeyValue: kv, Epoch: s.StreamInfo().Created.UnixNano()}, nil
+}
+
+// BucketSubject returns the subject on which a key of a bucket is stored. The lease
+// needs it: only a publish there can renew a key and its TTL in one step.
+func BucketSubject(fleet string, b Bucket, key string) string {
+	return "$KV." + BucketName(fleet, b) + "." + key
+}

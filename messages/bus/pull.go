@@ -1,0 +1,63 @@
+package bus
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/fleetbus/fleetbus/messages"
+)
+
+// Times of a pull. They depend on one another:
+//
+//   - While a pull waits, the server says so every PullHeartbeat. An executor that has
+//     heard nothing for PullSilence lost its pull (a leader changed, a consumer was
+//     deleted) and asks again: two late heartbeats are forgiven.
+//   - PullExpires bounds how long the server keeps a pull of somebody who went away
+//     without a word through a leaf node, where interest cannot be seen. It is long
+//     because every expiry costs a message each way.
+const (
+	PullHeartbeat = time.Second
+	PullSilence   = 5 * PullHeartbeat / 2
+	PullExpires   = 30 * time.Second
+)
+
+// What an executor publishes to the reply subject of a message that it took out of a
+// work queue. AckNext is followed by a [PullRequest]: it acknowledges and pulls in one
+// message. Nak may be followed by a delay, see [NakDelay].
+var (
+	Ack      = []byte("+ACK")
+	AckNext  = []byte("+NXT ")
+	Nak      = []byte("-NAK")
+	Progress = []byte("+WPI")
+	Term     = []byte("+TERM")
+)
+
+// NakDelay gives a message back, not to be delivered again before d is over.
+func NakDelay(d time.Duration) []byte {
+	return append([]byte(`-NAK {"delay":`), strconv.FormatInt(d.Nanoseconds(), 10)+"}"...)
+}
+
+// PullSubject is where pulls from the consumer of a task are published. The client
+// library's pulls are not used: they make a subscription and a goroutine per message,
+// or hold messages that nobody has a free slot for.
+func (b *Bus) PullSubject(site string, class messages.Class, task string) string {
+	prefix := "$JS.API"
+	if domain := b.JS.Options().Domain; domain != "" {
+		prefix = "$JS." + domain + ".API"
+	}
+	return prefix + ".CONSUMER.MSG.NEXT." + StreamName(b.Fleet, site, class) + "." + task
+}
+
+// PullRequest asks for up to batch messages at a rank (0 to 9, the lowest is served
+// first). dst is appended to and returned.
+func PullRequest(dst []byte, batch, rank int) []byte {
+	dst = append(dst, `{"expires":`...)
+	dst = strconv.AppendInt(dst, int64(PullExpires), 10)
+	dst = append(dst, `,"batch":`...)
+	dst = strconv.AppendInt(dst, int64(batch), 10)
+	dst = append(dst, `,"idle_heartbeat":`...)
+	dst = strconv.AppendInt(dst, int64(PullHeartbeat), 10)
+	dst = append(dst, `,"group":"`+Group+`","priority":`...)
+	dst = strconv.AppendInt(dst, int64(rank), 10)
+	return append(dst, '}')
+}

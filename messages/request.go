@@ -1,0 +1,193 @@
+package messages
+
+import (
+	"math"
+	"strconv"
+	"time"
+)
+
+// Header is the type of NATS headers, so that this package need not import a client.
+// Keys are case-sensitive.
+type Header = map[string][]string
+
+// The headers of requests and replies. Everything that fleetbus needs to know of a
+// message stands here; the body is the user's.
+const (
+	HeaderID          = "Fb-Id"            // request id: a name, chosen by the client, unique
+	HeaderClass       = "Fb-Class"         // training, inference, action
+	HeaderTask        = "Fb-Task"          // task name
+	HeaderOrigin      = "Fb-Origin"        // who asks
+	HeaderInbox       = "Fb-Inbox"         // last token of the reply subject
+	HeaderAttempt     = "Fb-Attempt"       // 1, 2, …
+	HeaderLeft        = "Fb-Left-Ms"       // whole ms that are left of the deadline, when it was sent
+	HeaderKey         = "Fb-Key"           // inference: of one key only the newest observation counts
+	HeaderSeq         = "Fb-Seq"           // action: position in its episode; inference: position within its key
+	HeaderEpisode     = "Fb-Episode"       // action: the run of commands that Fb-Seq counts in
+	HeaderIncarnation = "Fb-Incarnation"   // action: the life of the robot's agent that it is meant for
+	HeaderType        = "Content-Type"     // passed through
+	HeaderTrace       = "traceparent"      // W3C trace context, passed through; lower case on purpose
+	HeaderKind        = "Fb-Kind"          // reply: accepted, progress, result
+	HeaderAgent       = "Fb-Agent"         // reply: who answers
+	HeaderService     = "Fb-Service-Us"    // reply: µs that the handler took
+	HeaderError       = "Fb-Error"         // reply: a Code
+	HeaderErrorText   = "Fb-Error-Message" // reply: one line for people
+	HeaderRetryAfter  = "Fb-Retry-After-Ms"
+	HeaderJob         = "Fb-Job" // reply to a training request: the job's id, which is the body too
+	HeaderMsgID       = "Nats-Msg-Id"
+)
+
+// maxHeaderText bounds what we carry of an error message or pass through of a
+// content type or trace context, bytes.
+const maxHeaderText = 1024
+
+// maxAttempt is far above Task.MaxAttempts; it keeps the number of a stranger small.
+const maxAttempt = 1_000_000
+
+// NoDeadline is the time left of a request that has no deadline (a training job).
+const NoDeadline = time.Duration(math.MaxInt64)
+
+// Request is all of a request but its body.
+type Request struct {
+	ID          string
+	Class       Class
+	Task        string
+	Origin      string
+	Inbox       string // "" where nobody waits for a reply (jobs)
+	Attempt     int    // from 1
+	Left        time.Duration
+	Key         string      // "" where every observation counts
+	Seq         uint64      // 0 where there is none
+	Episode     string      // "" where there is none
+	Inc         Incarnation // zero: whoever holds the task
+	ContentType string
+	Traceparent string
+}
+
+// Header returns the request as NATS headers. Left is rounded down to whole
+// milliseconds: time is never invented.
+func (r Request) Header() Header {
+	h := make(Header, 12)
+	set := func(k, v string) {
+		if v != "" {
+			h[k] = []string{v}
+		}
+	}
+	set(HeaderID, r.ID)
+	set(HeaderClass, string(r.Class))
+	set(HeaderTask, r.Task)
+	set(HeaderOrigin, r.Origin)
+	set(HeaderInbox, r.Inbox)
+	set(HeaderAttempt, strconv.Itoa(r.Attempt))
+	if r.Left != NoDeadline {
+		set(HeaderLeft, strconv.FormatInt(max(0, r.Left.Milliseconds()), 10))
+	}
+	set(HeaderKey, r.Key)
+	if r.Seq > 0 {
+		set(HeaderSeq, strconv.FormatUint(r.Seq, 10))
+	}
+	set(HeaderEpisode, r.Episode)
+	if !r.Inc.IsZero() {
+		set(HeaderIncarnation, r.Inc.String())
+	}
+	set(HeaderType, r.ContentType)
+	set(HeaderTrace, r.Traceparent)
+	return h
+}
+
+// Check returns the first thing wrong with r.
+func (r Request) Check() error {
+	if err := r.Class.Check(HeaderClass); err != nil {
+		return err
+	}
+	for _, n := range []struct {
+		field, value string
+		needed       bool
+	}{
+		{HeaderID, r.ID, true}, {HeaderTask, r.Task, true}, {HeaderOrigin, r.Origin, true},
+		{HeaderInbox, r.Inbox, false}, {HeaderKey, r.Key, false}, {HeaderEpisode, r.Episode, false},
+	} {
+		if n.needed || n.value != "" {
+			if err := CheckName(n.field, n.value); err != nil {
+				return err
+			}
+		}
+	}
+	for _, x := range []struct{ field, value string }{{HeaderType, r.ContentType}, {HeaderTrace, r.Traceparent}} {
+		if oneLine(x.value) != x.value {
+			return Errorf(CodeBadRequest, "%s: found %q, allowed is one line of at most %d bytes of UTF-8 without space around it", x.field, shorten(x.value), maxHeaderText)
+		}
+	}
+	switch {
+	case r.Attempt < 1 || r.Attempt > maxAttempt:
+		return Errorf(CodeBadRequest, "%s: found %d, allowed are 1 to %d", HeaderAttempt, r.Attempt, maxAttempt)
+	case r.Class == Action && r.Left == NoDeadline:
+		return Errorf(CodeBadRequest, "%s: an action needs a deadline; none found", HeaderLeft)
+	case r.Class == Action && (r.Episode == "" || r.Seq == 0):
+		return Errorf(CodeBadRequest, "%s, %s: an action needs an episode and a sequence from 1, found %q and %d", HeaderEpisode, HeaderSeq, r.Episode, r.Seq)
+	}
+	return nil
+}
+
+// ParseRequest reads a request from NATS headers. Unknown headers are ignored; a
+// malformed one is an error with code bad_request that names it.
+func ParseRequest(h Header) (Request, error) {
+	g := headerReader{h: h}
+	r := Request{
+		ID: g.text(HeaderID), Class: Class(g.text(HeaderClass)), Task: g.text(HeaderTask), Origin: g.text(HeaderOrigin),
+		Inbox: g.text(HeaderInbox), Key: g.text(HeaderKey), Episode: g.text(HeaderEpisode),
+		ContentType: g.text(HeaderType), Traceparent: g.text(HeaderTrace),
+		Seq: g.number(HeaderSeq, 0, math.MaxUint64), Attempt: int(g.number(HeaderAttempt, 1, maxAttempt)), Left: NoDeadline,
+	}
+	if len(h[HeaderLeft]) > 0 {
+		r.Left = time.Duration(g.number(HeaderLeft, 0, math.MaxInt64/uint64(time.Millisecond))) * time.Millisecond
+	}
+	if s := g.text(HeaderIncarnation); s != "" {
+		inc, err := ParseFence(s)
+		if err != nil {
+			g.fail(HeaderIncarnation, s, "<epoch>-<revision>")
+		}
+		r.Inc = inc
+	}
+	if g.err != nil {
+		return Request{}, g.err
+	}
+	return r, r.Check()
+}
+
+// headerReader reads headers and keeps the first error.
+type headerReader struct {
+	h   Header
+	err error
+}
+
+func (g *headerReader) fail(key, found, want string) {
+	if g.err == nil {
+		g.err = Errorf(CodeBadRequest, "header %s: found %q, expected %s", key, shorten(found), want)
+	}
+}
+
+func (g *headerReader) text(key string) string {
+	v := g.h[key]
+	if len(v) == 0 {
+		return ""
+	}
+	if len(v) > 1 || len(v[0]) > maxHeaderText {
+		g.fail(key, v[0], "one value of at most "+strconv.Itoa(maxHeaderText)+" bytes")
+		return ""
+	}
+	return v[0]
+}
+
+// number reads a decimal number; an absent header is def.
+func (g *headerReader) number(key string, def, most uint64) uint64 {
+	s := g.text(key)
+	if s == "" {
+		return def
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil || n > most {
+		g.fail(key, s, "a whole number from 0 to "+strconv.FormatUint(most, 10))
+		return def
+	}
+	return n
+}

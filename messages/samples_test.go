@@ -1,0 +1,97 @@
+package messages
+
+import (
+	"time"
+)
+
+// sample is a control message as it was first written, and the file that keeps its bytes.
+// Files are never edited: when a message gets a new key, a new sample is added with it,
+// and the old one goes on proving that old bytes are readable.
+type sample struct {
+	golden string
+	want   Message
+	zero   func() Message
+}
+
+func newOf[T any, P interface {
+	*T
+	Message
+}]() func() Message {
+	return func() Message { return P(new(T)) }
+}
+
+func ptr[T any](v T) *T { return &v }
+
+var (
+	aFence    = Fence{Epoch: 1_795_000_000_123_456_789, Revision: 42}
+	aTime     = time.Date(2026, 11, 23, 9, 30, 15, 123_456_789, time.UTC)
+	aResource = Resources{Compute: 100, Storage: 1000.5, Network: 10}
+
+	aTask = Task{
+		Name: "detect", Class: Inference, Demand: Resources{10, 10, 50}, Work: ptr(12.5), Transfer: ptr(2411.0), Limit: 100, Cost: 1,
+		Replicas: 2, Per: PerSite, Priority: 7, Tiers: []Tier{Edge, Cloud}, Sites: []string{"main", "hall-2"},
+		Labels: map[string]string{"gpu": "yes", "arch": "arm64"}, Robot: "r1", Colocate: true, Delivery: Direct, Handler: "vla",
+		Concurrency: 4, MaxAttempts: 3, Deadline: 750, Revision: 9,
+	}
+	aStatus = ReplicaStatus{ID: "detect/0", State: ReplicaFailed, Reason: "exit status 1", InFlight: 3, Served: 12_345, Rate: 14.5, Latency: 10.25}
+	anEnv   = Environment{
+		ID: "edge-1", Tier: Edge, Site: "hall-2", Labels: map[string]string{"gpu": "yes"}, Capacity: aResource, Latency: 10, Price: 5,
+		Billing: Whole, Handlers: []string{"vla", AnyHandler}, Version: "0.1.0",
+	}
+)
+
+// aPlaced is a task that is valid: aTask has a number beside per, to have every key.
+func aPlaced() Task {
+	t := aTask
+	t.Replicas = 0
+	return t
+}
+
+func someReplicas() Task {
+	t := aTask
+	t.Per = PerFleet
+	return t
+}
+
+func samples() []sample {
+	return []sample{
+		{"heartbeat", &Heartbeat{
+			V: 1, Agent: "edge-1", Inc: aFence, Seq: 77, State: AgentDraining, Capacity: aResource, Foreign: Resources{1, 2, 3},
+			Term: aFence, Rev: 5, DataAge: 120.5, RTT: 0.25,
+			Replicas: []ReplicaStatus{aStatus, {ID: "hold/r1", State: ReplicaReady}},
+		}, newOf[Heartbeat]()},
+		{"goodbye", &Goodbye{V: 1, Agent: "edge-1", Inc: aFence, Reason: "drained"}, newOf[Goodbye]()},
+		{"claim", &Claim{V: 1, Agent: "edge-1", Inc: aFence, Host: "box-7"}, newOf[Claim]()},
+		{"registration", &Registration{V: 1, Environment: anEnv}, newOf[Registration]()},
+		{"placement", &Placement{
+			V: 1, Agent: "edge-1", Term: aFence, Rev: 6, Inc: aFence,
+			Replicas: []PlacedReplica{{ID: "detect/0", Task: someReplicas(), Rank: 1, Drain: true}, {ID: "detect/hall-2", Task: aPlaced()}},
+		}, newOf[Placement]()},
+		{"placement-ack", &PlacementAck{V: 1, Agent: "edge-1", Inc: aFence, Term: aFence, Rev: 6, Error: "older than what it has", Replicas: []ReplicaStatus{aStatus}}, newOf[PlacementAck]()},
+		{"routes", &Routes{V: 1, Term: aFence, Rev: 11, Tasks: []TaskRoute{{
+			Task: aPlaced(), Waiting: "detect/1: no room",
+			Replicas: []Route{{ID: "detect/0", Agent: "edge-1", Inc: aFence, Tier: Edge, Site: "hall-2", State: ReplicaReady, Rank: 1, Delay: 10.2}},
+		}}}, newOf[Routes]()},
+		{"settings", &Settings{V: 1, WeightLatency: 2, WeightCost: 0.5, Reserve: 0.15, Mode: Adaptive}, newOf[Settings]()},
+		{"task-entry", &TaskEntry{V: 1, Task: aPlaced()}, newOf[TaskEntry]()},
+		{"drain-entry", &DrainEntry{V: 1, Agent: "edge-1", Reason: "new fan"}, newOf[DrainEntry]()},
+		{"lease", &Lease{V: 1, Holder: "coordinator-a"}, newOf[Lease]()},
+		{"event", &Event{V: 1, Time: aTime, Term: aFence, Kind: "replica_moved", Agent: "edge-1", Task: "detect", ID: "detect/0", Reason: "edge-2 is lost"}, newOf[Event]()},
+		{"state", &State{
+			V: 1, Leader: "coordinator-a", Term: aFence, Settings: Settings{V: 1, WeightLatency: 1, WeightCost: 1, Reserve: 0.1, Mode: Dynamic},
+			Agents: []AgentInfo{{Environment: anEnv, State: AgentStale, Drain: true, Inc: aFence, Rev: 6, Applied: 5, Planned: aResource, Foreign: Resources{1, 2, 3}, BeatAge: 900, RTT: 0.3}},
+			Replicas: []ReplicaInfo{{ID: "detect/0", Task: "detect", Agent: "edge-1", To: "edge-2", Tier: Edge, State: ReplicaReady, Reason: "nearest that fits",
+				Delay: 10.2, Status: aStatus}},
+			Tasks: []Task{aPlaced()}, Bad: Counts{"heartbeat": 2, "claim": 300},
+		}, newOf[State]()},
+		{"job", &Job{
+			V: 1, ID: "Q8ZT0pT7mEo1xvXyBc0001", Task: "train", Origin: "lab", Site: "main", State: GoalAborted, Attempt: 3, Agent: "cloud-1",
+			Result: []byte{0, 1, 254, 255}, Type: "application/octet-stream", Code: CodeBackendFailed, Reason: "exit status 1", Created: aTime,
+		}, newOf[Job]()},
+		{"progress", &Progress{V: 1, Job: "Q8ZT0pT7mEo1xvXyBc0001", Agent: "cloud-1", Attempt: 2, Done: 0.25, Note: "epoch 3"}, newOf[Progress]()},
+		{"outcome", &Outcome{
+			V: 1, ID: "a1", Task: "hold", Agent: "r1", Inc: aFence, Episode: "ep-7", Seq: 12, State: GoalSucceeded, Code: CodeStale, Reason: "why", Service: 1.25,
+		}, newOf[Outcome]()},
+		{"probe", &Probe{V: 1, Inc: aFence, IDs: []string{"a1", "a2"}}, newOf[Probe]()},
+	}
+}

@@ -1,0 +1,218 @@
+package messages
+
+import "strings"
+
+// Root is the first token of every subject of ours.
+const Root = "fb"
+
+// MaxSubject bounds a subject that we parse, bytes.
+const MaxSubject = 1024
+
+// Kind is what a subject is for.
+type Kind string
+
+// The kinds of subjects. {…} are the fields of [Subject]; every layout begins with
+// fb.<fleet>.<site>. Whoever publishes has its own id in the subject, so that one
+// permission template covers all agents and one all clients. The table below is the
+// only place where a layout stands; docs/protocol.md prints it for people.
+const (
+	KindHeartbeat Kind = "hb"      // agent → coordinators: Heartbeat
+	KindGoodbye   Kind = "bye"     // agent → coordinators: Goodbye
+	KindClaim     Kind = "claim"   // agent → older agents of its id: Claim
+	KindPlace     Kind = "place"   // coordinator → agent, request: Placement, answered by PlacementAck
+	KindDo        Kind = "do"      // client → agent: a request, straight
+	KindProbe     Kind = "probe"   // client → agent, request: Probe
+	KindCancel    Kind = "cancel"  // client → agent: Probe with the ids to cancel
+	KindReply     Kind = "res"     // agent → client: accepted, progress, result
+	KindRequest   Kind = "req"     // any client → router service: an inference or training request
+	KindAct       Kind = "act"     // any client → router service: an action; on the wire "req.action"
+	KindWork      Kind = "q"       // client → stream: a request that waits for an executor
+	KindIntent    Kind = "intent"  // client → journal: an action about to be sent
+	KindOutcome   Kind = "outcome" // agent → journal: what became of an action
+	KindProgress  Kind = "job"     // agent → whoever watches a job: Progress
+	KindRoutes    Kind = "routes"  // leader → everybody: Routes; fleet-wide
+	KindEvent     Kind = "events"  // leader → event stream: Event; fleet-wide
+	KindControl   Kind = "ctl"     // anybody → leader, request; fleet-wide
+)
+
+// layouts lists, per kind, the tokens after fb.<fleet>.<site>: a name in braces is a
+// field, everything else stands as it is. Layouts are told apart by their first
+// literal tokens; the longer literal prefix comes first.
+var layouts = []struct {
+	kind   Kind
+	tokens []string
+}{
+	{KindAct, []string{"req", "action", "{origin}", "{agent}", "{task}"}},
+	{KindRequest, []string{"req", "{class}", "{origin}", "{task}"}},
+	{KindHeartbeat, []string{"hb", "{agent}"}},
+	{KindGoodbye, []string{"bye", "{agent}"}},
+	{KindClaim, []string{"claim", "{agent}"}},
+	{KindPlace, []string{"place", "{agent}"}},
+	{KindDo, []string{"do", "{agent}", "{origin}", "{task}"}},
+	{KindProbe, []string{"probe", "{agent}", "{origin}"}},
+	{KindCancel, []string{"cancel", "{agent}", "{origin}"}},
+	{KindReply, []string{"res", "{agent}", "{origin}", "{id}"}},
+	{KindWork, []string{"q", "{class}", "{task}", "{origin}", "{id}"}},
+	{KindIntent, []string{"journal", "intent", "{agent}", "{origin}", "{id}"}},
+	{KindOutcome, []string{"journal", "outcome", "{agent}", "{origin}", "{id}"}},
+	{KindProgress, []string{"job", "{agent}", "{id}"}},
+	{KindRoutes, []string{"routes"}},
+	{KindEvent, []string{"events", "{id}"}},
+	{KindControl, []string{"ctl", "{id}"}},
+}
+
+// Subject is a subject, taken apart. Fields that its kind does not have are empty.
+type Subject struct {
+	Kind   Kind
+	Fleet  string
+	Site   string // FleetSite for what concerns the whole fleet
+	Agent  string // the agent it is from or for; with KindAct the robot
+	Origin string // the client it is from or for
+	Class  Class
+	Task   string
+	ID     string // request, job or key; the verb of a control request; the kind of an event
+}
+
+func (s *Subject) field(token string) *string {
+	switch token {
+	case "{agent}":
+		return &s.Agent
+	case "{origin}":
+		return &s.Origin
+	case "{class}":
+		return (*string)(&s.Class)
+	case "{task}":
+		return &s.Task
+	case "{id}":
+		return &s.ID
+	}
+	return nil
+}
+
+func layout(k Kind) []string {
+	for _, l := range layouts {
+		if l.kind == k {
+			return l.tokens
+		}
+	}
+	return nil
+}
+
+// String returns the subject; an empty field becomes "*", so that the same call
+// makes the subject of a message and the pattern of a subscription. It does not
+// check: names were checked when they were made, and [Subject.Check] checks again
+// what comes from a stranger.
+func (s Subject) String() string {
+	var b strings.Builder
+	b.Grow(96)
+	b.WriteString(Root)
+	put := func(token string) {
+		b.WriteByte('.')
+		if token == "" {
+			token = "*"
+		}
+		b.WriteString(token)
+	}
+	put(s.Fleet)
+	put(s.Site)
+	for _, t := range layout(s.Kind) {
+		if f := s.field(t); f != nil {
+			put(*f)
+		} else {
+			put(t)
+		}
+	}
+	return b.String()
+}
+
+// Check returns an error unless every field that the kind has is a good name, and so
+// the subject is one that a message can be published on.
+func (s Subject) Check() error {
+	tokens := layout(s.Kind)
+	if tokens == nil {
+		return Errorf(CodeBadRequest, "subject kind %q is not one we know", shorten(string(s.Kind)))
+	}
+	if err := CheckName("fleet", s.Fleet); err != nil {
+		return err
+	}
+	if s.Site != FleetSite {
+		if err := CheckName("site", s.Site); err != nil {
+			return err
+		}
+	}
+	for _, t := range tokens {
+		f := s.field(t)
+		if f == nil {
+			continue
+		}
+		if t == "{class}" {
+			if err := s.Class.Check("class"); err != nil {
+				return err
+			}
+		} else if err := CheckName(strings.Trim(t, "{}"), *f); err != nil {
+			return err
+		}
+	}
+	// req.action has a layout of its own, with the robot in it.
+	if s.Kind == KindRequest && s.Class == Action {
+		return Errorf(CodeBadRequest, "subject: an action names its robot: req.action.<origin>.<robot>.<task>")
+	}
+	return nil
+}
+
+// ParseSubject takes a subject apart. What is not a subject of ours is an error with
+// code bad_request; a subject that is returned passes Check, and String gives it back.
+func ParseSubject(subject string) (Subject, error) {
+	bad := func(why string) (Subject, error) {
+		return Subject{}, Errorf(CodeBadRequest, "subject %q: %s", shorten(subject), why)
+	}
+	if len(subject) > MaxSubject {
+		return bad("it is too long")
+	}
+	tokens := strings.Split(subject, ".")
+	if len(tokens) < 4 || tokens[0] != Root {
+		return bad("expected fb.<fleet>.<site>.<kind>…")
+	}
+	for _, l := range layouts {
+		s, ok := match(l.kind, l.tokens, tokens)
+		if !ok {
+			continue
+		}
+		if err := s.Check(); err != nil {
+			return bad(err.(*Error).Message)
+		}
+		return s, nil
+	}
+	return bad("no kind of subject has this form")
+}
+
+func match(kind Kind, want, got []string) (Subject, bool) {
+	s := Subject{Kind: kind, Fleet: got[1], Site: got[2]}
+	got = got[3:]
+	if len(got) != len(want) {
+		return s, false
+	}
+	for i, t := range want {
+		if f := s.field(t); f != nil {
+			*f = got[i]
+		} else if t != got[i] {
+			return s, false
+		}
+	}
+	return s, true
+}
+
+// WorkPattern matches all work of a class in a site: what its stream captures. With a
+// task it is the filter of the task's consumer.
+func WorkPattern(fleet, site string, class Class, task string) string {
+	p := Root + "." + fleet + "." + site + ".q." + string(class) + "."
+	if task != "" {
+		p += task + "."
+	}
+	return p + ">"
+}
+
+// JournalPattern matches everything that the action journal of a site captures.
+func JournalPattern(fleet, site string) string {
+	return Root + "." + fleet + "." + site + ".journal.>"
+}

@@ -1,0 +1,193 @@
+package messages
+
+import (
+	"math"
+	"slices"
+	"time"
+)
+
+// Task is a service to be placed: what it needs, where it may run, how many of
+// it there are to be, and what one request of it costs.
+type Task struct {
+	Name        string            `msgpack:"n" json:"name"`
+	Class       Class             `msgpack:"c" json:"class"`
+	Demand      Resources         `msgpack:"d" json:"demand"`
+	Work        *float64          `msgpack:"w,omitempty" json:"work_gflop,omitempty"`    // GFLOP a request; nil: the number of Demand.Compute
+	Transfer    *float64          `msgpack:"x,omitempty" json:"transfer_kbit,omitempty"` // kbit a request; nil: the number of Demand.Storage
+	Limit       float64           `msgpack:"l" json:"limit_ms"`                          // ms; the delay it must not pass; 0: none
+	Cost        float64           `msgpack:"fc,omitempty" json:"cost"`                   // fixed cost per hour
+	Replicas    int               `msgpack:"r,omitempty" json:"replicas"`                // with PerFleet; 0 means 1
+	Per         Per               `msgpack:"pe,omitempty" json:"per,omitempty"`          // one replica for each …
+	Priority    int               `msgpack:"pr,omitempty" json:"priority,omitempty"`     // the higher keeps its place longer
+	Tiers       []Tier            `msgpack:"t,omitempty" json:"tiers,omitempty"`         // where it may run; empty: everywhere
+	Sites       []string          `msgpack:"s,omitempty" json:"sites,omitempty"`         // likewise
+	Labels      map[string]string `msgpack:"lb,omitempty" json:"labels,omitempty"`       // labels that an environment must have
+	Robot       string            `msgpack:"ro,omitempty" json:"robot,omitempty"`        // pinned to this agent
+	Colocate    bool              `msgpack:"co,omitempty" json:"colocate,omitempty"`     // two replicas may share an environment
+	Delivery    Delivery          `msgpack:"dl,omitempty" json:"delivery,omitempty"`     // inference: "" means Durable
+	Handler     string            `msgpack:"h,omitempty" json:"handler,omitempty"`       // what serves it; "" means the task's name
+	Concurrency int               `msgpack:"cc,omitempty" json:"concurrency,omitempty"`  // requests at once per replica; 0 means 1
+	MaxAttempts int               `msgpack:"ma,omitempty" json:"max_attempts,omitempty"` // 0 means DefaultMaxAttempts
+	Deadline    float64           `msgpack:"dd,omitempty" json:"deadline_ms,omitempty"`  // ms a caller waits by default; 0: see DefaultDeadline
+	Revision    uint64            `msgpack:"rv,omitempty" json:"revision,omitempty"`     // of the KV entry that it was read from; filled in by the reader
+}
+
+// Per says for what there is to be one replica each.
+type Per string
+
+// PerFleet: Task.Replicas in the whole fleet. PerRobot: one on each robot, pinned
+// to it. PerSite: one within each site that has an environment.
+const (
+	PerFleet Per = ""
+	PerRobot Per = "robot"
+	PerSite  Per = "site"
+)
+
+// DefaultMaxAttempts bounds how often a request or job is begun, so that a body
+// that kills its executor cannot travel through the whole fleet.
+const DefaultMaxAttempts = 5
+
+// MaxReplicas and MaxConcurrency bound what one task may ask for: a typing error
+// (replicas: 10000000) must not exhaust a coordinator. At most about 200 pulls may
+// wait on one consumer before they slow every publish.
+const (
+	MaxReplicas    = 10_000
+	MaxConcurrency = 200
+)
+
+// WorkGFLOP is the work of one request.
+func (t Task) WorkGFLOP() float64 {
+	if t.Work != nil {
+		return *t.Work
+	}
+	return t.Demand.Compute
+}
+
+// TransferKbit is what one request moves over the network.
+func (t Task) TransferKbit() float64 {
+	if t.Transfer != nil {
+		return *t.Transfer
+	}
+	return t.Demand.Storage
+}
+
+// HandlerName is the handler that an agent must have to serve t.
+func (t Task) HandlerName() string {
+	if t.Handler != "" {
+		return t.Handler
+	}
+	return t.Name
+}
+
+// Slots is how many requests one replica serves at once, at least 1.
+func (t Task) Slots() int { return max(1, t.Concurrency) }
+
+// Attempts is how often a request of t may be begun, at least 1.
+func (t Task) Attempts() int {
+	if t.MaxAttempts > 0 {
+		return t.MaxAttempts
+	}
+	return DefaultMaxAttempts
+}
+
+// CallerDeadline is how long a caller that names no deadline waits: the task's
+// own, else ten times its limit (a limit is the planned delay, and a queue and a
+// failover must fit in too) but at least one second, else 30 s.
+func (t Task) CallerDeadline() time.Duration {
+	switch {
+	case t.Deadline > 0:
+		return Millis(t.Deadline)
+	case t.Limit > 0:
+		return max(time.Second, Millis(10*t.Limit))
+	}
+	return 30 * time.Second
+}
+
+// Normal returns t with the defaults filled in.
+func (t Task) Normal() Task {
+	if t.Per == PerFleet && t.Replicas == 0 {
+		t.Replicas = 1
+	}
+	if t.Delivery == "" {
+		t.Delivery = Durable
+	}
+	if t.Robot != "" && t.Per == PerRobot {
+		t.Per = PerFleet // pinned to one robot is one replica
+	}
+	return t
+}
+
+// Check returns the first thing wrong with t, naming the field under the prefix.
+func (t Task) Check(prefix string) error {
+	t = t.Normal()
+	if err := CheckName(prefix+"name", t.Name); err != nil {
+		return err
+	}
+	if err := t.Class.Check(prefix + "class"); err != nil {
+		return err
+	}
+	if err := t.Demand.Check(prefix); err != nil {
+		return err
+	}
+	for _, a := range []struct {
+		field, unit string
+		v, hi       float64
+	}{
+		{"work", "GFLOP", t.WorkGFLOP(), math.MaxFloat64},
+		{"transfer", "kbit", t.TransferKbit(), math.MaxFloat64},
+		{"limit", "ms", t.Limit, 1e12},
+		{"cost", "per hour", t.Cost, math.MaxFloat64},
+		{"deadline", "ms", t.Deadline, 1e12},
+		{"replicas", "", float64(t.Replicas), MaxReplicas},
+		{"concurrency", "", float64(t.Concurrency), MaxConcurrency},
+		{"max_attempts", "", float64(t.MaxAttempts), 1000},
+	} {
+		if err := CheckAmount(prefix+a.field, a.v, 0, a.hi, a.unit); err != nil {
+			return err
+		}
+	}
+	switch t.Per {
+	case PerFleet, PerRobot, PerSite:
+	default:
+		return Errorf(CodeBadRequest, "%sper: found %q, allowed are robot, site", prefix, shorten(string(t.Per)))
+	}
+	if t.Per != PerFleet && t.Replicas != 0 {
+		return Errorf(CodeBadRequest, "%sreplicas: found %d beside per: %s, which sets the number; leave one of the two out", prefix, t.Replicas, t.Per)
+	}
+	if t.Delivery == Direct && t.Class == Training {
+		return Errorf(CodeBadRequest, "%sdelivery: found direct on a training task, whose jobs must wait in a queue; allowed is durable", prefix)
+	}
+	for _, tier := range t.Tiers {
+		if err := tier.Check(prefix + "tiers"); err != nil {
+			return err
+		}
+	}
+	if t.Class == Action && len(t.Tiers) > 0 && !slices.Contains(t.Tiers, Robot) {
+		return Errorf(CodeBadRequest, "%stiers: an action runs on a robot, found %v; add robot or leave tiers out", prefix, t.Tiers)
+	}
+	for _, s := range t.Sites {
+		if err := CheckName(prefix+"sites", s); err != nil {
+			return err
+		}
+	}
+	if t.Robot != "" {
+		if err := CheckName(prefix+"robot", t.Robot); err != nil {
+			return err
+		}
+	}
+	if t.Handler != "" {
+		if err := CheckName(prefix+"handler", t.Handler); err != nil {
+			return err
+		}
+	}
+	return t.Delivery.Check(prefix + "delivery")
+}
+
+// Millis converts milliseconds, as the model counts, to a duration; what would
+// overflow becomes the longest duration.
+func Millis(ms float64) time.Duration {
+	if ns := ms * float64(time.Millisecond); ns < math.MaxInt64 {
+		return time.Duration(ns)
+	}
+	return math.MaxInt64
+}

@@ -1,0 +1,179 @@
+package messages
+
+import (
+	"math"
+	"strings"
+	"testing"
+	"time"
+)
+
+func goodTask() Task {
+	return Task{Name: "detect", Class: Inference, Demand: Resources{10, 10, 50}, Limit: 100, Replicas: 1}
+}
+
+func TestTaskCheck(t *testing.T) {
+	for _, tc := range []struct {
+		change func(*Task)
+		want   string // "" for fine
+	}{
+		{func(*Task) {}, ""},
+		{func(t *Task) { t.Replicas = 0 }, ""},
+		{func(t *Task) { t.Per, t.Replicas = PerRobot, 0 }, ""},
+		{func(t *Task) { t.Robot, t.Per, t.Replicas = "r1", PerRobot, 0 }, ""}, // pinned: one replica
+		{func(t *Task) { t.Class, t.Tiers = Action, []Tier{Robot} }, ""},
+		{func(t *Task) { t.Class, t.Delivery = Action, Direct }, ""},
+		{func(t *Task) { t.Concurrency = MaxConcurrency }, ""},
+		{func(t *Task) { t.Name = "a.b" }, `task.name name "a.b"`},
+		{func(t *Task) { t.Class = "dreaming" }, `task.class: found "dreaming", allowed are training, inference, action`},
+		{func(t *Task) { t.Demand.Compute = -1 }, "task.compute: found -1 TFLOPS"},
+		{func(t *Task) { t.Demand.Network = math.NaN() }, "task.network: found NaN"},
+		{func(t *Task) { t.Work = ptr(-3.0) }, "task.work: found -3 GFLOP"},
+		{func(t *Task) { t.Transfer = ptr(math.Inf(1)) }, "task.transfer: found +Inf"},
+		{func(t *Task) { t.Limit = -1 }, "task.limit: found -1 ms"},
+		{func(t *Task) { t.Limit = 1e13 }, "task.limit: found 1e+13 ms, allowed are 0 to 1e+12 ms"},
+		{func(t *Task) { t.Cost = -1 }, "task.cost: found -1"},
+		{func(t *Task) { t.Deadline = -1 }, "task.deadline: found -1 ms"},
+		{func(t *Task) { t.Replicas = 10_000_000 }, "task.replicas: found 1e+07, allowed are 0 to 10000"},
+		{func(t *Task) { t.Replicas = -1 }, "task.replicas: found -1"},
+		{func(t *Task) { t.Concurrency = MaxConcurrency + 1 }, "task.concurrency: found 201, allowed are 0 to 200"},
+		{func(t *Task) { t.MaxAttempts = 1001 }, "task.max_attempts: found 1001"},
+		{func(t *Task) { t.Per = "cloud" }, `task.per: found "cloud", allowed are robot, site`},
+		{func(t *Task) { t.Per, t.Replicas = PerSite, 3 }, "task.replicas: found 3 beside per: site"},
+		{func(t *Task) { t.Class, t.Delivery = Training, Direct }, "task.delivery: found direct on a training task"},
+		{func(t *Task) { t.Delivery = "pigeon" }, `task.delivery: found "pigeon"`},
+		{func(t *Task) { t.Tiers = []Tier{"fog"} }, `task.tiers: found "fog"`},
+		{func(t *Task) { t.Class, t.Tiers = Action, []Tier{Edge} }, "an action runs on a robot"},
+		{func(t *Task) { t.Sites = []string{"*"} }, "task.sites name"},
+		{func(t *Task) { t.Robot = ">" }, "task.robot name"},
+		{func(t *Task) { t.Handler = "a b" }, "task.handler name"},
+	} {
+		task := goodTask()
+		tc.change(&task)
+		err := task.Check("task.")
+		switch {
+		case tc.want == "" && err != nil:
+			t.Errorf("%+v: %v", task, err)
+		case tc.want != "" && (CodeOf(err) != CodeBadRequest || !strings.Contains(err.Error(), tc.want)):
+			t.Errorf("got %v, want %s", err, tc.want)
+		}
+	}
+}
+
+func TestTaskDefaults(t *testing.T) {
+	task := goodTask()
+	if task.WorkGFLOP() != 10 || task.TransferKbit() != 10 || task.HandlerName() != "detect" || task.Slots() != 1 || task.Attempts() != DefaultMaxAttempts {
+		t.Errorf("defaults of %+v", task)
+	}
+	task.Work, task.Transfer, task.Handler, task.Concurrency, task.MaxAttempts = ptr(0.0), ptr(7.0), "vla", 4, 2
+	if task.WorkGFLOP() != 0 || task.TransferKbit() != 7 || task.HandlerName() != "vla" || task.Slots() != 4 || task.Attempts() != 2 {
+		t.Errorf("what was given of %+v", task)
+	}
+	for _, tc := range []struct {
+		limit, deadline float64
+		want            time.Duration
+	}{
+		{0, 0, 30 * time.Second}, {10, 0, time.Second}, {100, 0, time.Second}, {500, 0, 5 * time.Second}, {100, 250, 250 * time.Millisecond}, {1e12, 0, Millis(1e13)},
+	} {
+		task.Limit, task.Deadline = tc.limit, tc.deadline
+		if got := task.CallerDeadline(); got != tc.want {
+			t.Errorf("limit %v, deadline %v: %v, want %v", tc.limit, tc.deadline, got, tc.want)
+		}
+	}
+	n := Task{Robot: "r1", Per: PerRobot}.Normal()
+	if n.Per != PerFleet || n.Delivery != Durable {
+		t.Errorf("normal form %+v", n)
+	}
+	if n = (Task{}).Normal(); n.Replicas != 1 {
+		t.Errorf("normal form %+v", n)
+	}
+}
+
+func TestEnvironmentCheck(t *testing.T) {
+	for _, tc := range []struct {
+		change func(*Environment)
+		want   string
+	}{
+		{func(*Environment) {}, ""},
+		{func(e *Environment) { e.Site, e.Billing = "", "" }, ""},
+		{func(e *Environment) { e.Handlers = []string{AnyHandler} }, ""},
+		{func(e *Environment) { e.ID = "a*" }, "env.id name"},
+		{func(e *Environment) { e.Tier = "" }, `env.tier: found ""`},
+		{func(e *Environment) { e.Site = "_fleet" }, "env.site name"},
+		{func(e *Environment) { e.Capacity.Storage = -1 }, "env.storage: found -1 GB"},
+		{func(e *Environment) { e.Latency = -1 }, "env.latency: found -1 ms"},
+		{func(e *Environment) { e.Price = -1 }, "env.price: found -1"},
+		{func(e *Environment) { e.Billing = "half" }, `env.billing: found "half"`},
+		{func(e *Environment) { e.Handlers = []string{"a.b"} }, "env.handlers name"},
+	} {
+		e := anEnv
+		tc.change(&e)
+		err := e.Check("env.")
+		if tc.want == "" && err != nil || tc.want != "" && (CodeOf(err) != CodeBadRequest || !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("got %v, want %s", err, tc.want)
+		}
+	}
+	e := Environment{Handlers: []string{"vla"}}
+	if !e.Serves("vla") || e.Serves("detect") {
+		t.Error("serves by name")
+	}
+	if e.Handlers = []string{AnyHandler}; !e.Serves("detect") {
+		t.Error("serves everything")
+	}
+	if e = (Environment{Offline: true}); !e.Serves("detect") {
+		t.Error("nothing is known of handlers")
+	}
+}
+
+func TestSettings(t *testing.T) {
+	for name, s := range Presets() {
+		if err := s.Check(""); err != nil {
+			t.Errorf("preset %s: %v", name, err)
+		}
+	}
+	if DefaultSettings() != Presets()["balanced"] {
+		t.Error("the default is balanced")
+	}
+	for want, s := range map[string]Settings{
+		"weight_latency: found 11, allowed are 0 to 10":             {WeightLatency: 11, Mode: Static},
+		"weight_cost: found -1, allowed are 0 to 10":                {WeightCost: -1, Mode: Static},
+		"resource_reserve_ratio: found 0.5, allowed are 0 to 0.3":   {Reserve: 0.5, Mode: Static},
+		`mode: found "", allowed are static, dynamic, adaptive`:     {},
+		`mode: found "wild", allowed are static, dynamic, adaptive`: {Mode: "wild"},
+	} {
+		if err := s.Check(""); CodeOf(err) != CodeBadRequest || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+func TestGoalStates(t *testing.T) {
+	for s, ended := range map[GoalState]bool{
+		GoalUnknown: false, GoalAccepted: false, GoalExecuting: false, GoalCanceling: false, GoalSucceeded: true, GoalCanceled: true, GoalAborted: true,
+	} {
+		if s.Ended() != ended {
+			t.Errorf("%s ended: %v", s, s.Ended())
+		}
+	}
+}
+
+func TestReplicaID(t *testing.T) {
+	task, suffix, err := ParseReplica(ReplicaID("detect", "hall-2"))
+	if err != nil || task != "detect" || suffix != "hall-2" {
+		t.Error(task, suffix, err)
+	}
+	for _, id := range []string{"", "detect", "detect/", "/0", "a/b/c", "a.b/0", "detect/*", "detect/ 1", strings.Repeat("x", 10_000)} {
+		if _, _, err := ParseReplica(id); CodeOf(err) != CodeBadRequest {
+			t.Errorf("%q: %v", shorten(id), err)
+		}
+	}
+}
+
+func TestFind(t *testing.T) {
+	r := Routes{Tasks: []TaskRoute{{Task: Task{Name: "a"}}, {Task: Task{Name: "b"}, Waiting: "no room"}}}
+	if got, ok := r.Find("b"); !ok || got.Waiting != "no room" {
+		t.Error(got, ok)
+	}
+	if _, ok := r.Find("c"); ok {
+		t.Error("found what is not there")
+	}
+}
