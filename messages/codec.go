@@ -62,7 +62,7 @@ func Decode(data []byte, m Message) (err error) {
 		return Errorf(CodeBadRequest, "decode %T: not a msgpack map", m)
 	}
 	if err := scan(data, hasTime(m)); err != nil {
-		return Errorf(CodeBadRequest, "decode %T: %s", m, err.(*Error).Message)
+		return Errorf(CodeBadRequest, "decode %T: %s", m, AsError(err, CodeBadRequest).Message)
 	}
 	dec := msgpack.GetDecoder()
 	defer msgpack.PutDecoder(dec)

@@ -58,7 +58,8 @@ func TestCodes(t *testing.T) {
 }
 
 func TestError(t *testing.T) {
-	err := error(Errorf(CodeBusy, "all %d slots are taken", 3))
+	ours := Errorf(CodeBusy, "all %d slots are taken", 3)
+	err := error(ours)
 	wrapped := fmt.Errorf("asking edge-1: %w", err)
 	if err.Error() != "busy: all 3 slots are taken" {
 		t.Error(err)
@@ -67,7 +68,7 @@ func TestError(t *testing.T) {
 		if CodeOf(e) != CodeBusy || !errors.Is(e, &Error{Code: CodeBusy}) || errors.Is(e, &Error{Code: CodeStale}) {
 			t.Errorf("%v: code %q", e, CodeOf(e))
 		}
-		if AsError(e, CodeInternal) != err {
+		if AsError(e, CodeInternal) != ours {
 			t.Errorf("AsError(%v) is another one", e)
 		}
 	}

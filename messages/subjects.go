@@ -179,7 +179,7 @@ func ParseSubject(subject string) (Subject, error) {
 			continue
 		}
 		if err := s.Check(); err != nil {
-			return bad(err.(*Error).Message)
+			return bad(AsError(err, CodeBadRequest).Message)
 		}
 		return s, nil
 	}

@@ -28,7 +28,7 @@ type Task struct {
 	Handler     string            `msgpack:"h,omitempty" json:"handler,omitempty"`       // what serves it; "" means the task's name
 	Concurrency int               `msgpack:"cc,omitempty" json:"concurrency,omitempty"`  // requests at once per replica; 0 means 1
 	MaxAttempts int               `msgpack:"ma,omitempty" json:"max_attempts,omitempty"` // 0 means DefaultMaxAttempts
-	Deadline    float64           `msgpack:"dd,omitempty" json:"deadline_ms,omitempty"`  // ms a caller waits by default; 0: see DefaultDeadline
+	Deadline    float64           `msgpack:"dd,omitempty" json:"deadline_ms,omitempty"`  // ms a caller waits by default; 0: see CallerDeadline
 	Revision    uint64            `msgpack:"rv,omitempty" json:"revision,omitempty"`     // of the KV entry that it was read from; filled in by the reader
 }
 

@@ -6,10 +6,12 @@ import (
 )
 
 // MetaLeader reports whether this server leads its cluster, and how many servers it
-// sees with JetStream, itself included. Only the leader knows the number.
+// sees with JetStream, itself included. Only the leader knows the number; a server
+// outside of a cluster leads none.
 func (s *Server) MetaLeader() (peers int, leader bool) {
 	ns := s.server()
-	if ns == nil || !ns.JetStreamIsLeader() {
+	// Outside of a cluster the server says that it leads, and has no peers to count.
+	if ns == nil || s.opts.Cluster.Name == "" || !ns.JetStreamIsLeader() {
 		return 0, false
 	}
 	return len(ns.JetStreamClusterPeers()), true

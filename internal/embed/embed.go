@@ -232,7 +232,9 @@ func (s *Server) MonitorURL() string {
 }
 
 // InProcessConn opens a connection that touches no network, for nats.InProcessServer.
-// The server wants the same credentials on it as on every other.
+// The server wants the same credentials on it as on every other. A refusal takes as
+// long as the client's timeout: such a connection has no buffer, and server and client
+// first wait for one another to read.
 func (s *Server) InProcessConn() (net.Conn, error) {
 	ns := s.server()
 	if ns == nil {

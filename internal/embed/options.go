@@ -86,7 +86,9 @@ func (o Options) withDefaults() Options {
 
 // check returns the first thing wrong with o, which has its defaults.
 func (o Options) check() error {
-	refuse := func(format string, args ...any) error { return messages.Errorf(messages.CodeBadRequest, format, args...) }
+	refuse := func(format string, args ...any) error {
+		return messages.Errorf(messages.CodeBadRequest, format, args...)
+	}
 	locked := o.Token != "" || o.User != ""
 	switch {
 	case o.StoreDir == "":
