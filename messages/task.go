@@ -105,14 +105,14 @@ func (t Task) CallerDeadline() time.Duration {
 
 // Normal returns t with the defaults filled in.
 func (t Task) Normal() Task {
+	if t.Robot != "" && t.Per == PerRobot {
+		t.Per = PerFleet // pinned to one robot is one replica
+	}
 	if t.Per == PerFleet && t.Replicas == 0 {
 		t.Replicas = 1
 	}
 	if t.Delivery == "" {
 		t.Delivery = Durable
-	}
-	if t.Robot != "" && t.Per == PerRobot {
-		t.Per = PerFleet // pinned to one robot is one replica
 	}
 	return t
 }

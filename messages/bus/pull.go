@@ -22,11 +22,10 @@ const (
 )
 
 // What an executor publishes to the reply subject of a message that it took out of a
-// work queue. AckNext is followed by a [PullRequest]: it acknowledges and pulls in one
-// message. Nak may be followed by a delay, see [NakDelay].
+// work queue: it is done; somebody else is to have it now (later: [NakDelay]); it still
+// runs; nobody is ever to have it again.
 var (
 	Ack      = []byte("+ACK")
-	AckNext  = []byte("+NXT ")
 	Nak      = []byte("-NAK")
 	Progress = []byte("+WPI")
 	Term     = []byte("+TERM")
