@@ -1,0 +1,34 @@
+// Package alloc decides which replica of which task runs on which environment. It
+// is the pure optimiser of fleetbus: no I/O, no clock, no randomness, no shared
+// state, so that equal problems give equal plans, in whatever order their parts
+// stand. Every function may be called from several goroutines at once.
+//
+// # The model
+//
+// For a task j on an environment i (units as in package messages):
+//
+//	delay = work_j / compute_i + transfer_j / network_i + latency_i     ms
+//	cost  = price_i · compute_j / compute_i + cost_j                    per hour
+//	score = weight_latency · delay + weight_cost · cost                 lower is better
+//
+// A whole-billed environment costs its price in full, once, as soon as anything is
+// placed there. A plan puts every replica on one environment, keeps the sum of
+// the demands within (1 − reserve) · capacity − foreign use for compute, storage
+// and network alike, passes no limit, and has a small total score.
+//
+// # Who waits
+//
+// What fits nowhere is in [Plan.Waiting], with the reason for every environment
+// and the smallest change that would place it. Where there is a choice, the lower
+// priority waits, then the looser limit; among equals as many as possible are
+// placed, and the last by id wait. Whoever stands higher in that order never waits
+// for the sake of whoever stands lower, but may have to move aside for it.
+//
+// # How
+//
+// [Solve] builds a plan by regret: the replica that would lose most by not getting
+// its best environment chooses first. What then waits is placed by moving others
+// aside where that is possible. Shifts, swaps, and the opening and closing of
+// whole-billed environments improve the plan within a fixed number of steps.
+// [Plan.Bound] certifies it: no plan that places the same replicas scores less.
+package alloc

@@ -1,0 +1,213 @@
+package alloc
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/fleetbus/fleetbus/messages"
+)
+
+// instance is a checked Problem, sorted and indexed. It is not changed by solving.
+type instance struct {
+	settings  messages.Settings
+	movePrice float64
+	envs      []envInfo // sorted by id
+	reps      []repInfo // sorted by id
+	byID      map[string]int
+	apart     []bool // per task: replicas keep apart
+}
+
+type envInfo struct {
+	Environment
+	cap   [resources]float64 // what may be planned
+	whole bool
+	price float64 // weighted price, paid once, where whole
+}
+
+type repInfo struct {
+	Replica
+	need  [resources]float64
+	task  int         // index of the task's name
+	cands []candidate // where it fits alone, sorted by environment; shared by equal replicas
+	cur   int         // its current environment, -1 for none
+}
+
+// candidate is an environment on which a replica fits alone.
+type candidate struct {
+	env         int
+	delay, cost float64 // cost without the price of a whole-billed environment
+	score       float64 // of the two, weighted
+}
+
+// compile checks, sorts and indexes p. What depends on order is settled here: the
+// ids give it.
+func compile(p Problem) (*instance, error) {
+	if err := p.Check(); err != nil {
+		return nil, err
+	}
+	in := &instance{settings: p.settings(), movePrice: p.MovePrice, byID: make(map[string]int, len(p.Environments))}
+	in.envs = make([]envInfo, 0, len(p.Environments))
+	for _, e := range p.Environments {
+		e.Environment = e.Environment.Normal()
+		whole := e.Billing == messages.Whole
+		info := envInfo{Environment: e, cap: planned(e, in.settings.Reserve), whole: whole}
+		if whole {
+			info.price = weigh(in.settings.WeightCost, e.Price)
+		}
+		in.envs = append(in.envs, info)
+	}
+	slices.SortFunc(in.envs, func(a, b envInfo) int { return cmp.Compare(a.ID, b.ID) })
+	sites := make(map[string][]int)
+	all := make([]int, len(in.envs))
+	for i, e := range in.envs {
+		in.byID[e.ID], all[i] = i, i
+		sites[e.Site] = append(sites[e.Site], i)
+	}
+
+	in.reps = make([]repInfo, 0, len(p.Replicas))
+	for _, r := range p.Replicas {
+		r.Task = r.Task.Normal()
+		in.reps = append(in.reps, repInfo{Replica: r, need: vector(r.Task.Demand), cur: -1})
+	}
+	slices.SortFunc(in.reps, func(a, b repInfo) int { return cmp.Compare(a.ID, b.ID) })
+	names := make(map[string]int)
+	equal := make(map[groupKey][]int) // replicas that differ from each other, per key
+	for i := range in.reps {
+		r := &in.reps[i]
+		if c, ok := in.byID[p.Current[r.ID]]; ok {
+			r.cur = c
+		}
+		t, ok := names[r.Task.Name]
+		if !ok {
+			t = len(names)
+			names[r.Task.Name] = t
+			in.apart = append(in.apart, false)
+		}
+		r.task = t
+		in.apart[t] = in.apart[t] || !r.Task.Colocate
+
+		key := groupKey{t, r.Pin, r.Site}
+		if j := slices.IndexFunc(equal[key], func(j int) bool { return sameTask(in.reps[j].Task, r.Task) }); j >= 0 {
+			r.cands = in.reps[equal[key][j]].cands
+			continue
+		}
+		equal[key] = append(equal[key], i)
+		scan := all
+		if len(r.Task.Sites) > 0 { // a site's own task looks at its site, not at the fleet
+			scan = nil
+			allowed := slices.Compact(slices.Sorted(slices.Values(r.Task.Sites)))
+			for _, site := range allowed {
+				scan = append(scan, sites[site]...)
+			}
+			slices.Sort(scan)
+		}
+		if r.Site != "" {
+			scan = sites[r.Site]
+		}
+		if r.Pin != "" { // a robot's own task looks at one environment, not at the fleet
+			scan = nil
+			if e, ok := in.byID[r.Pin]; ok {
+				scan = []int{e}
+			}
+		}
+		for _, e := range scan {
+			if c, ok := in.candidate(r, e); ok {
+				r.cands = append(r.cands, c)
+			}
+		}
+	}
+	return in, nil
+}
+
+type groupKey struct {
+	task      int
+	pin, site string
+}
+
+// sameTask reports whether two tasks of one name are the same to the planner: the
+// load measured on a replica can raise its demand above its siblings'.
+func sameTask(a, b messages.Task) bool {
+	return a.Demand == b.Demand && a.WorkGFLOP() == b.WorkGFLOP() && a.TransferKbit() == b.TransferKbit() &&
+		a.Limit == b.Limit && a.Cost == b.Cost && a.Robot == b.Robot && a.HandlerName() == b.HandlerName() &&
+		slices.Equal(a.Tiers, b.Tiers) && slices.Equal(a.Sites, b.Sites) && maps.Equal(a.Labels, b.Labels)
+}
+
+// candidate weighs r on environment e; ok is false where it cannot run even alone.
+func (in *instance) candidate(r *repInfo, e int) (c candidate, ok bool) {
+	env := &in.envs[e]
+	c = candidate{env: e, delay: Delay(r.Task, env.Environment.Environment), cost: in.shareCost(r, e)}
+	if !in.admits(r, e) || !usable(c.delay) || !usable(c.cost+env.price) || !withinLimit(c.delay, r.Task.Limit) {
+		return c, false
+	}
+	for k := range r.need {
+		if !fits(r.need[k], env.cap[k]) {
+			return c, false
+		}
+	}
+	c.score = Score(in.settings, c.delay, c.cost)
+	return c, usable(c.score)
+}
+
+// admits reports whether nothing but amounts can keep r off e.
+func (in *instance) admits(r *repInfo, e int) bool {
+	env := &in.envs[e]
+	return env.Closed == "" && (r.Pin == "" || r.Pin == env.ID) && (r.Task.Robot == "" || r.Task.Robot == env.ID) &&
+		(r.Site == "" || r.Site == env.Site) && admitsSite(r.Task, env.Site) && admitsTier(r.Task, env.Tier) &&
+		hasLabels(r.Task, env.Labels) && env.Serves(r.Task.HandlerName())
+}
+
+func hasLabels(t messages.Task, labels map[string]string) bool {
+	for k, v := range t.Labels {
+		if got, ok := labels[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
+}
+
+// shareCost is the cost of r on e without the price of a whole-billed environment.
+func (in *instance) shareCost(r *repInfo, e int) float64 {
+	env := in.envs[e].Environment.Environment
+	if in.envs[e].whole {
+		env.Price = 0
+	}
+	env.Billing = messages.Share
+	return Cost(r.Task, env)
+}
+
+// find returns the candidate of r on environment e.
+func (in *instance) find(r, e int) (candidate, bool) {
+	cands := in.reps[r].cands
+	i, ok := slices.BinarySearchFunc(cands, e, func(c candidate, e int) int { return cmp.Compare(c.env, e) })
+	if !ok {
+		return candidate{}, false
+	}
+	return cands[i], true
+}
+
+// ahead compares two replicas by who must not wait for whom: priority, then limit.
+func (in *instance) ahead(a, b int) int {
+	x, y := in.reps[a].Task, in.reps[b].Task
+	return cmp.Or(cmp.Compare(y.Priority, x.Priority), cmp.Compare(limitOf(x), limitOf(y)))
+}
+
+// bands returns the replicas in groups that may wait for each other, the first
+// ahead of the second, each sorted by id.
+func (in *instance) bands() [][]int {
+	order := make([]int, len(in.reps))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, in.ahead)
+	var out [][]int
+	for i := 0; i < len(order); {
+		j := i + 1
+		for j < len(order) && in.ahead(order[i], order[j]) == 0 {
+			j++
+		}
+		out = append(out, order[i:j])
+		i = j
+	}
+	return out
+}
