@@ -1,0 +1,169 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/fleetbus/fleetbus/messages"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/micro"
+	"github.com/nats-io/nuid"
+)
+
+// handle takes in a request at the door. It runs in the endpoint's goroutine and must
+// not wait, so the request gets one of its own; how many there are is bounded.
+func (s *Service) handle(ctx context.Context, r micro.Request) {
+	if r.Reply() == "" {
+		s.client.note("req", messages.Errorf(messages.CodeBadRequest, "a request without a reply subject on %s", r.Subject()))
+		return
+	}
+	// The reply is published by us and not through r: micro reads r's fields when this
+	// function returns, which is before the answer is there.
+	reply, header, body, subject := r.Reply(), messages.Header(r.Headers()), r.Data(), r.Subject()
+	if err := s.enter(); err != nil {
+		s.answer(reply, messages.Reply{Kind: messages.ReplyResult, Err: err}, nil)
+		return
+	}
+	go func() {
+		defer s.leave()
+		out, data := s.serve(ctx, subject, header, body)
+		s.answer(reply, out, data)
+	}()
+}
+
+// serve runs one request to its end.
+func (s *Service) serve(ctx context.Context, subject string, header messages.Header, body []byte) (messages.Reply, []byte) {
+	out := messages.Reply{Kind: messages.ReplyResult}
+	at, err := messages.ParseSubject(subject)
+	var h doorHeader
+	if err == nil {
+		h, err = parseDoor(header)
+	}
+	if err == nil && at.Class == messages.Action {
+		err = messages.Errorf(messages.CodeBadRequest, "subject %s: an action is asked on req.action.<origin>.<robot>.<task>", subject)
+	}
+	if err != nil {
+		s.client.note("req", err)
+		out.Err = messages.AsError(err, messages.CodeBadRequest)
+		return out, nil
+	}
+	if out.ID = h.id; out.ID == "" {
+		out.ID = nuid.Next()
+	}
+	var ans *Answer
+	switch {
+	case at.Kind == messages.KindAct:
+		ans, err = s.client.act(ctx, at.Origin, Action{
+			Robot: at.Agent, Task: at.Task, Episode: h.episode, Seq: h.seq, Body: body,
+			Deadline: h.left, ContentType: h.contentType, Traceparent: h.trace, ID: out.ID,
+		})
+	case at.Class == messages.Inference:
+		ans, err = s.client.infer(ctx, at.Origin, Inference{
+			Task: at.Task, Key: h.key, Body: body, ContentType: h.contentType, Deadline: h.left, Traceparent: h.trace, ID: out.ID,
+		}, h.seq)
+	default:
+		key := h.key
+		if key == "" {
+			key = h.id // the caller's own id makes a repeated submission the same job
+		}
+		id, bad := s.client.submit(ctx, at.Origin, Job{Task: at.Task, Body: body, Key: key, ContentType: h.contentType, Traceparent: h.trace})
+		if out.Err = bad; bad != nil {
+			return out, nil
+		}
+		out.ID, out.Job = id, id
+		return out, []byte(id)
+	}
+	if err != nil {
+		out.Err = messages.AsError(err, messages.CodeInternal)
+		return out, nil
+	}
+	out.Agent, out.Attempt, out.Service, out.ContentType = ans.Agent, ans.Attempt, ans.Service, ans.ContentType
+	return out, ans.Body
+}
+
+// answer publishes what the caller waits for: the model's bytes, or an empty body with
+// the error in headers, ours and those that every micro client knows.
+func (s *Service) answer(reply string, out messages.Reply, body []byte) {
+	m := &nats.Msg{Subject: reply, Header: nats.Header(out.Header()), Data: body}
+	if out.Err != nil {
+		m.Data = nil
+		m.Header[micro.ErrorCodeHeader] = []string{string(out.Err.Code)}
+		m.Header[micro.ErrorHeader] = m.Header[messages.HeaderErrorText]
+	}
+	err := s.nc.PublishMsg(m)
+	if errors.Is(err, nats.ErrMaxPayload) && out.Err == nil {
+		out.Err = messages.Errorf(messages.CodePayloadTooLarge, "the answer of agent %s has %d bytes and does not fit into a message with its headers: max_payload is %d; raise it, or answer with a reference",
+			out.Agent, len(body), s.nc.MaxPayload())
+		s.answer(reply, out, nil)
+		return
+	}
+	if err != nil {
+		s.cfg.Logger.Debug("an answer could not be sent", "request", out.ID, "error", err)
+	}
+}
+
+// doorHeader is what a caller may say of its request.
+type doorHeader struct {
+	id, key, episode, contentType, trace string
+
+	left time.Duration // 0: the task's own
+	seq  uint64
+}
+
+// maxDoorText bounds a header of a caller, bytes.
+const maxDoorText = 1024
+
+// parseDoor reads the headers of a caller. Those that it does not know are ignored; a
+// malformed one is an error that names it.
+func parseDoor(h messages.Header) (doorHeader, error) {
+	var d doorHeader
+	for key, to := range map[string]*string{
+		messages.HeaderID: &d.id, messages.HeaderKey: &d.key, messages.HeaderEpisode: &d.episode,
+		messages.HeaderType: &d.contentType, messages.HeaderTrace: &d.trace,
+	} {
+		v := h[key]
+		if len(v) == 0 {
+			continue
+		}
+		if len(v) > 1 || len(v[0]) > maxDoorText {
+			return d, messages.Errorf(messages.CodeBadRequest, "header %s: found %d values, the first of %d bytes; allowed is one of at most %d", key, len(v), len(v[0]), maxDoorText)
+		}
+		*to = v[0]
+	}
+	for key, name := range map[string]string{messages.HeaderID: d.id, messages.HeaderKey: d.key, messages.HeaderEpisode: d.episode} {
+		if name != "" {
+			if err := messages.CheckName(key, name); err != nil {
+				return d, err
+			}
+		}
+	}
+	left, err := number(h, messages.HeaderLeft, uint64(MaxDeadline/time.Millisecond))
+	if err != nil {
+		return d, err
+	}
+	if len(h[messages.HeaderLeft]) > 0 && left == 0 {
+		return d, messages.Errorf(messages.CodeExpired, "header %s: no time is left; leave it out for the task's own deadline", messages.HeaderLeft)
+	}
+	d.left = time.Duration(left) * time.Millisecond
+	d.seq, err = number(h, messages.HeaderSeq, math.MaxUint64)
+	return d, err
+}
+
+func number(h messages.Header, key string, most uint64) (uint64, error) {
+	v := h[key]
+	if len(v) == 0 {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(v[0], 10, 64)
+	if err != nil || n > most || len(v) > 1 {
+		text := v[0]
+		if len(text) > messages.MaxName {
+			text = text[:messages.MaxName] + "…"
+		}
+		return 0, messages.Errorf(messages.CodeBadRequest, "header %s: found %q, expected one whole number from 0 to %d", key, text, most)
+	}
+	return n, nil
+}

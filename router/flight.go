@@ -1,0 +1,255 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/router/route"
+	"github.com/nats-io/nats.go"
+)
+
+// Answer is what came back.
+type Answer struct {
+	Body        []byte // of the model, byte for byte; the caller's
+	ContentType string
+	Agent       string        // who answered
+	Attempt     int           // which attempt that was, from 1
+	Service     time.Duration // that the handler took
+	Total       time.Duration // from the call to the answer
+}
+
+// stepper is the machine of an inference or an action.
+type stepper interface {
+	Step(now time.Time, ev route.Event) []route.Effect
+	Done() bool
+}
+
+// flight is one request under way. Its machine is stepped by the goroutine of the
+// caller, and by no other; whoever has news for it posts them.
+type flight struct {
+	c       *Client
+	req     messages.Request // as it is sent, but for Attempt and Left
+	body    []byte
+	site    string // whose queue or journal it goes into first
+	agent   string // action: the robot
+	start   time.Time
+	until   time.Time // the deadline
+	machine stepper
+	timer   *time.Timer
+	held    []string // agents at which it takes a slot
+	watched []string // agents that are probed for it
+	answer  *Answer
+	err     *messages.Error
+
+	wake chan struct{}
+	mu   sync.Mutex
+	box  []arrival
+	next []arrival // the box before, to be used again
+}
+
+// arrival is an event with the reply that brought it, where there is one.
+type arrival struct {
+	ev    route.Event
+	msg   *nats.Msg
+	reply messages.Reply
+}
+
+// maxBox bounds the news that wait for one request. A request has a handful; more is a
+// neighbour that floods us.
+const maxBox = 256
+
+func (c *Client) newFlight(req messages.Request, body []byte, start, until time.Time) *flight {
+	return &flight{c: c, req: req, body: body, start: start, until: until, wake: make(chan struct{}, 1)}
+}
+
+// post brings news. It never blocks and may be called by any goroutine.
+func (f *flight) post(a arrival) {
+	f.mu.Lock()
+	if len(f.box) < maxBox {
+		f.box = append(f.box, a)
+	}
+	f.mu.Unlock()
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (f *flight) take() []arrival {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.box, f.next = f.next[:0], f.box
+	return f.next
+}
+
+// launch makes a flight known to those who bring news.
+func (c *Client) launch(f *flight) *messages.Error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.closing:
+		return c.ended()
+	case c.flights[f.req.ID] != nil:
+		return messages.Errorf(messages.CodeConflict, "request id %s is under way already; every request needs an id of its own", f.req.ID)
+	}
+	c.flights[f.req.ID] = f
+	c.landed.Add(1)
+	return nil
+}
+
+// land is the one place where a flight gives back all that it has taken.
+func (c *Client) land(f *flight) {
+	for _, agent := range f.watched {
+		c.prober.remove(f, agent)
+	}
+	for _, agent := range f.held {
+		c.loads.add(agent, f.req.Task, -1)
+	}
+	if f.timer != nil {
+		f.timer.Stop()
+	}
+	c.mu.Lock()
+	delete(c.flights, f.req.ID)
+	c.mu.Unlock()
+	c.landed.Done()
+}
+
+func (c *Client) flying(id string) *flight {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.flights[id]
+}
+
+// fly runs the request to its end, in the goroutine of its caller.
+func (f *flight) fly(ctx context.Context) (*Answer, *messages.Error) {
+	if err := f.c.launch(f); err != nil {
+		return nil, err
+	}
+	defer f.c.land(f)
+	f.step(time.Now(), arrival{ev: route.Event{Kind: route.Start}})
+	for !f.machine.Done() {
+		var fired <-chan time.Time
+		if f.timer != nil {
+			fired = f.timer.C
+		}
+		select {
+		case <-f.wake:
+			for _, a := range f.take() {
+				f.step(time.Now(), a)
+			}
+		case <-fired:
+			f.step(time.Now(), arrival{ev: route.Event{Kind: route.Timer}})
+		case <-ctx.Done():
+			f.cancel(ctx.Err())
+		case <-f.c.stopped:
+			f.cancel(nil)
+		}
+	}
+	return f.answer, f.err
+}
+
+// cancel ends the request because of its context, or because Run ends. A context that
+// ran out of time is past the deadline, which is not later than its own.
+func (f *flight) cancel(why error) {
+	now := time.Now()
+	select {
+	case <-f.c.stopped: // a context that ends with Run is Run's end, not the caller's wish
+		f.step(now, arrival{ev: route.Event{Kind: route.Cancel, Err: f.c.ended()}})
+		return
+	default:
+	}
+	if errors.Is(why, context.DeadlineExceeded) {
+		if now.Before(f.until) {
+			now = f.until
+		}
+		f.step(now, arrival{ev: route.Event{Kind: route.Timer}})
+		return
+	}
+	f.step(now, arrival{ev: route.Event{Kind: route.Cancel}})
+}
+
+// step feeds the machine and does what it says.
+func (f *flight) step(now time.Time, a arrival) {
+	if f.machine.Done() {
+		return
+	}
+	switch a.ev.Kind {
+	case route.Accepted:
+		f.trace(TraceAccepted, a.ev.Agent, a.ev.Attempt, "")
+	case route.HolderLost:
+		f.trace(TraceLost, a.ev.Agent, 0, "")
+	case route.HolderHung:
+		f.trace(TraceHung, a.ev.Agent, 0, "")
+	}
+	for _, e := range f.machine.Step(now, a.ev) {
+		switch e.Kind {
+		case route.PublishWork:
+			f.trace(TraceSent, "", e.Attempt, "")
+			f.enqueue(e, now)
+		case route.WriteIntent:
+			f.trace(TraceSent, "", e.Attempt, "")
+			f.journal(e, now)
+		case route.SendDirect:
+			f.direct(e, now)
+		case route.ProbeOn:
+			f.watch(e)
+		case route.ProbeOff:
+			f.unwatch(e.Agent)
+		case route.CancelAt:
+			f.c.cancelAt(e.Site, e.Agent, f.req.Origin, f.req.ID)
+		case route.WakeAt:
+			if f.timer == nil {
+				f.timer = time.NewTimer(e.At.Sub(now))
+			} else {
+				f.timer.Reset(e.At.Sub(now))
+			}
+		case route.Finish:
+			if f.err = e.Err; e.Err == nil {
+				f.answer = &Answer{
+					Body: a.msg.Data, ContentType: a.reply.ContentType, Agent: e.Agent, Attempt: e.Attempt,
+					Service: a.reply.Service, Total: now.Sub(f.start),
+				}
+			}
+		}
+	}
+}
+
+// watch probes an agent for this request, and takes a slot there if it holds it.
+func (f *flight) watch(e route.Effect) {
+	if !slices.Contains(f.watched, e.Agent) {
+		f.watched = append(f.watched, e.Agent)
+	}
+	f.c.prober.add(f, e.Agent, e.Site, e.Attempt > 0)
+	if e.Attempt > 0 && !slices.Contains(f.held, e.Agent) {
+		f.held = append(f.held, e.Agent)
+		f.c.loads.add(e.Agent, f.req.Task, 1)
+	}
+}
+
+func (f *flight) unwatch(agent string) {
+	if i := slices.Index(f.watched, agent); i >= 0 {
+		f.watched = slices.Delete(f.watched, i, i+1)
+		f.c.prober.remove(f, agent)
+	}
+	if i := slices.Index(f.held, agent); i >= 0 {
+		f.held = slices.Delete(f.held, i, i+1)
+		f.c.loads.add(agent, f.req.Task, -1)
+	}
+}
+
+func (f *flight) trace(kind TraceKind, agent string, attempt int, cause route.Cause) {
+	if f.c.cfg.Trace != nil {
+		f.c.trace(TraceEvent{Kind: kind, ID: f.req.ID, Class: f.req.Class, Task: f.req.Task, Key: f.req.Key, Agent: agent, Attempt: attempt, Cause: string(cause)})
+	}
+}
+
+func (c *Client) trace(e TraceEvent) {
+	if c.cfg.Trace != nil {
+		e.At = time.Now()
+		c.cfg.Trace(e)
+	}
+}

@@ -1,0 +1,247 @@
+package router
+
+import (
+	"context"
+	"time"
+
+	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/router/route"
+	"github.com/nats-io/nuid"
+)
+
+// Inference is a question to a model. Task and Body are needed, the rest is optional.
+type Inference struct {
+	Task        string
+	Key         string        // of one key (a camera) only the newest observation counts; "": each does
+	Body        []byte        // passed on byte for byte; not kept after the call
+	ContentType string        // passed on
+	Deadline    time.Duration // from now; 0: messages.Task.CallerDeadline
+	Traceparent string        // W3C trace context, passed on
+	ID          string        // a name, unique among all requests ever; "": one is made
+}
+
+// Infer asks a model and returns its answer, or an [*messages.Error]:
+//
+//   - not_found, bad_request, payload_too_large: nothing was sent.
+//   - not_placed, no_capacity: nobody serves it; the message says what would help.
+//   - busy: with RetryAfter where it is known.
+//   - superseded: a newer observation of the same key took its place.
+//   - deadline_exceeded: no answer in time, whoever died or hung meanwhile.
+//   - canceled: ctx was; whoever holds the request is told to drop it.
+//   - what the handler itself answered, or backend_failed once every attempt failed.
+//
+// A deadline of ctx that is sooner than Deadline counts instead of it.
+func (c *Client) Infer(ctx context.Context, in Inference) (*Answer, error) {
+	return c.infer(ctx, c.origin, in, 0)
+}
+
+// infer is Infer for an origin. seq is the caller's own count within its key; 0 lets
+// the client count.
+func (c *Client) infer(ctx context.Context, origin string, in Inference, seq uint64) (*Answer, error) {
+	start := time.Now()
+	if in.ID == "" {
+		in.ID = nuid.Next()
+	}
+	req := messages.Request{
+		ID: in.ID, Class: messages.Inference, Task: in.Task, Origin: origin, Inbox: c.inbox, Attempt: 1,
+		Key: in.Key, Seq: seq, ContentType: in.ContentType, Traceparent: in.Traceparent,
+	}
+	ans, err := c.ask(ctx, req, in.Body, start, in.Deadline)
+	return c.end(req, ans, err)
+}
+
+// end reports the end of a request, and makes a nil error a nil interface.
+func (c *Client) end(req messages.Request, ans *Answer, err *messages.Error) (*Answer, error) {
+	e := TraceEvent{Kind: TraceDone, ID: req.ID, Class: req.Class, Task: req.Task, Key: req.Key}
+	if err != nil {
+		e.Code = err.Code
+		c.trace(e)
+		return nil, err
+	}
+	e.Agent, e.Attempt = ans.Agent, ans.Attempt
+	c.trace(e)
+	return ans, nil
+}
+
+func (c *Client) ask(ctx context.Context, req messages.Request, body []byte, start time.Time, deadline time.Duration) (*Answer, *messages.Error) {
+	r, bad := c.find(req.Task, messages.Inference)
+	if bad != nil {
+		return nil, bad
+	}
+	until, bad := limit(ctx, r.Task, start, deadline)
+	if bad != nil {
+		return nil, bad
+	}
+	f := c.newFlight(req, body, start, until)
+	if bad := f.check(); bad != nil {
+		return nil, bad
+	}
+	if req.Key != "" {
+		t, bad := c.enter(ctx, f)
+		if bad != nil {
+			return nil, bad
+		}
+		defer c.leave(t)
+		if r, bad = c.find(req.Task, messages.Inference); bad != nil {
+			return nil, bad // the plan changed while it waited
+		}
+	}
+	if f.site = route.Site(r, c.cfg.Site); f.site == "" {
+		return nil, unplaced(r)
+	}
+	p := route.Params{Task: req.Task, Deadline: until, Attempts: r.Task.Attempts(), Candidates: c.candidates(req.Task)}
+	if r.Task.Normal().Delivery == messages.Durable {
+		// It may wait like in a queue even where there is none: the queue is what its
+		// owner chose, and the stream is what is missing.
+		p.Patient = true
+		if c.streams.usable(f.site, time.Now()) {
+			p.Queue = f.site
+		}
+	}
+	f.machine = route.NewMachine(p)
+	return f.fly(ctx)
+}
+
+// Action is a command to a robot. All but ContentType, Traceparent, ID and Deadline is
+// needed.
+type Action struct {
+	Robot       string // the agent
+	Task        string
+	Episode     string        // a name; the run of commands that Seq counts in
+	Seq         uint64        // from 1; the robot refuses one that is not newer than the last
+	Body        []byte        // passed on byte for byte; not kept after the call
+	Deadline    time.Duration // from now, counted down on the robot's own clock; 0: messages.Task.CallerDeadline
+	ContentType string
+	Traceparent string
+	ID          string // a name, unique among all requests ever; "": one is made
+}
+
+// Act commands a robot, at most once, and returns the outcome, or an [*messages.Error]:
+//
+//   - not_connected, unavailable, canceled, deadline_exceeded, not_found, bad_request,
+//     payload_too_large: it certainly did not run.
+//   - stale, expired, busy, draining: the robot refused it; it did not run.
+//   - unknown_outcome: it was sent and nobody knows; look before acting again. This
+//     includes a ctx that was cancelled after it was sent.
+//   - what the handler itself answered, or backend_failed: it was begun and failed.
+//
+// It is never sent again by itself.
+func (c *Client) Act(ctx context.Context, act Action) (*Answer, error) {
+	return c.act(ctx, c.origin, act)
+}
+
+func (c *Client) act(ctx context.Context, origin string, act Action) (*Answer, error) {
+	start := time.Now()
+	if act.ID == "" {
+		act.ID = nuid.Next()
+	}
+	req := messages.Request{
+		ID: act.ID, Class: messages.Action, Task: act.Task, Origin: origin, Inbox: c.inbox, Attempt: 1,
+		Seq: act.Seq, Episode: act.Episode, ContentType: act.ContentType, Traceparent: act.Traceparent,
+	}
+	ans, err := c.command(ctx, req, act.Robot, act.Body, start, act.Deadline)
+	return c.end(req, ans, err)
+}
+
+func (c *Client) command(ctx context.Context, req messages.Request, robot string, body []byte, start time.Time, deadline time.Duration) (*Answer, *messages.Error) {
+	if err := messages.CheckName("robot", robot); err != nil {
+		return nil, messages.AsError(err, messages.CodeBadRequest)
+	}
+	r, bad := c.find(req.Task, messages.Action)
+	if bad != nil {
+		return nil, bad
+	}
+	until, bad := limit(ctx, r.Task, start, deadline)
+	if bad != nil {
+		return nil, bad
+	}
+	to, bad := onRobot(r, robot)
+	if bad != nil {
+		return nil, bad
+	}
+	req.Inc = to.Inc
+	f := c.newFlight(req, body, start, until)
+	f.site, f.agent = to.Site, robot
+	if bad := f.check(); bad != nil {
+		return nil, bad
+	}
+	// Once per site and connection this makes the journal; then it only looks it up.
+	journal, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	if err := c.bus.Stream(journal, to.Site, messages.Action); err != nil {
+		return nil, messages.Errorf(messages.CodeUnavailable, "action %s on %s: nothing was sent, because there is no journal: %s", req.Task, robot, messages.AsError(err, messages.CodeUnavailable).Message)
+	}
+	f.machine = route.NewAction(route.ActionParams{Task: req.Task, Robot: robot, Site: to.Site, Inc: to.Inc, Deadline: until})
+	return f.fly(ctx)
+}
+
+// onRobot returns the ready replica of an action's task on a robot.
+func onRobot(r *messages.TaskRoute, robot string) (*messages.Route, *messages.Error) {
+	var there *messages.Route
+	for i := range r.Replicas {
+		switch e := &r.Replicas[i]; {
+		case e.Agent != robot:
+		case e.State == messages.ReplicaReady:
+			return e, nil
+		default:
+			there = e
+		}
+	}
+	if there != nil {
+		return nil, messages.Errorf(messages.CodeNotConnected, "action %s: %s on robot %s is %s, not ready; it did not run", r.Task.Name, there.ID, robot, there.State)
+	}
+	why := ""
+	if r.Waiting != "" {
+		why = ": " + r.Waiting
+	}
+	return nil, messages.Errorf(messages.CodeNotConnected, "action %s: no replica of it is on robot %s%s; it did not run", r.Task.Name, robot, why)
+}
+
+// limit returns when a request's time is over.
+func limit(ctx context.Context, t messages.Task, start time.Time, deadline time.Duration) (time.Time, *messages.Error) {
+	if deadline < 0 || deadline > MaxDeadline {
+		return time.Time{}, messages.Errorf(messages.CodeBadRequest, "deadline: found %v, allowed are 0 (the task's own) to %v", deadline, MaxDeadline)
+	}
+	if deadline == 0 {
+		deadline = min(t.CallerDeadline(), MaxDeadline)
+	}
+	until := start.Add(deadline)
+	if d, ok := ctx.Deadline(); ok && d.Before(until) {
+		until = d
+	}
+	return until, nil
+}
+
+// sizeMargin is what the headers of a later attempt may have more than those of the
+// first: a longer number.
+const sizeMargin = 16
+
+// check refuses what is malformed or does not fit into a message, before anything is
+// sent.
+func (f *flight) check() *messages.Error {
+	r := f.req
+	r.Left = f.until.Sub(f.start)
+	if err := r.Check(); err != nil {
+		return messages.AsError(err, messages.CodeBadRequest)
+	}
+	return fits(f.c.nc.MaxPayload(), r, len(f.body))
+}
+
+// fits reports whether a body fits into a message beside its headers.
+func fits(most int64, r messages.Request, body int) *messages.Error {
+	// 4 kB are far more than the headers, which need not be made to know that.
+	if most <= 0 || int64(body)+4096 < most {
+		return nil
+	}
+	head := len("NATS/1.0\r\n\r\n") + sizeMargin
+	for k, v := range r.Header() {
+		head += len(k) + len(": \r\n") + len(v[0])
+	}
+	head += len("Nats-TTL: 86401s\r\n")
+	if int64(body+head) <= most {
+		return nil
+	}
+	return messages.Errorf(messages.CodePayloadTooLarge,
+		"the body has %d bytes, allowed are %d (the server's max_payload of %d less %d for headers); raise max_payload (up to 8 MB), compress it, or send a reference",
+		body, max(0, most-int64(head)), most, head)
+}

@@ -1,0 +1,252 @@
+package router
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/messages/bus"
+	"github.com/fleetbus/fleetbus/router/route"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// What comes back on Client.replies, by the token after the prefix:
+//
+//	p.<id>                    the stream's word on request id
+//	d.<id>.<attempt>.<agent>  the agent's word on what was sent to it straight
+//	b.<seq>                   the agent's answer to a probe
+//
+// One subscription for all of them: one per request would cost more than the request.
+
+// maxSubjects bounds the cache of subjects taken apart: agents times origins.
+const maxSubjects = 4096
+
+// noResponders reports whether m says that nobody listens on the subject.
+func noResponders(m *nats.Msg) bool {
+	return len(m.Data) == 0 && len(m.Header) > 0 && m.Header.Get("Status") == "503"
+}
+
+// message makes the message of a request that is sent now.
+func (f *flight) message(subject messages.Subject, reply string, attempt int, now time.Time) *nats.Msg {
+	r := f.req
+	r.Attempt, r.Left = attempt, f.until.Sub(now)
+	return &nats.Msg{Subject: subject.String(), Reply: f.c.replies + reply, Header: nats.Header(r.Header()), Data: f.body}
+}
+
+// enqueue puts an inference into the queue of a site. The answer of the stream comes
+// back like every other; nobody waits for it before the result.
+func (f *flight) enqueue(e route.Effect, now time.Time) {
+	s := f.c.bus.Subject(messages.KindWork, e.Site)
+	s.Class, s.Task, s.Origin, s.ID = f.req.Class, f.req.Task, f.req.Origin, f.req.Key
+	if s.ID == "" {
+		s.ID = f.req.ID
+	}
+	m := f.message(s, "p."+f.req.ID, e.Attempt, now)
+	// Whole seconds, so it only sweeps up; the executor reckons the exact time itself.
+	ttl := int64((f.until.Sub(now) + time.Second - 1) / time.Second)
+	m.Header[jetstream.MsgTTLHeader] = []string{strconv.FormatInt(ttl+1, 10) + "s"}
+	f.publish(m, "queue the request")
+}
+
+// journal writes the intent of an action: persist, then send.
+func (f *flight) journal(e route.Effect, now time.Time) {
+	s := f.c.bus.Subject(messages.KindIntent, e.Site)
+	s.Agent, s.Origin, s.ID = f.agent, f.req.Origin, f.req.ID
+	f.publish(f.message(s, "p."+f.req.ID, e.Attempt, now), "write the intent")
+}
+
+func (f *flight) publish(m *nats.Msg, what string) {
+	if err := f.c.nc.PublishMsg(m); err != nil {
+		f.post(arrival{ev: route.Event{Kind: route.PublishFailed, Err: messages.AsError(bus.Explain(err, what), messages.CodeUnavailable)}})
+	}
+}
+
+// direct sends a request straight to an agent.
+func (f *flight) direct(e route.Effect, now time.Time) {
+	switch e.Cause {
+	case route.CauseNoAck:
+		f.c.streams.failed(f.site, now)
+	case route.CauseFirst:
+		f.trace(TraceSent, e.Agent, e.Attempt, "")
+	}
+	kind := TraceDirect
+	if e.Attempt > 1 {
+		kind = TraceRetry
+	}
+	f.trace(kind, e.Agent, e.Attempt, e.Cause)
+	s := f.c.bus.Subject(messages.KindDo, e.Site)
+	s.Agent, s.Origin, s.Task = e.Agent, f.req.Origin, f.req.Task
+	m := f.message(s, "d."+f.req.ID+"."+strconv.Itoa(e.Attempt)+"."+e.Agent, e.Attempt, now)
+	if err := f.c.nc.PublishMsg(m); err != nil {
+		f.post(arrival{ev: route.Event{Kind: route.NoResponders, Agent: e.Agent, Attempt: e.Attempt,
+			Err: messages.AsError(bus.Explain(err, "send the request to agent "+e.Agent), messages.CodeUnavailable)}})
+	}
+}
+
+// cancelAt tells an agent to drop a request. Nobody waits for what it says.
+func (c *Client) cancelAt(site, agent, origin, id string) {
+	s := c.bus.Subject(messages.KindCancel, site)
+	s.Agent, s.Origin = agent, origin
+	data, err := messages.Encode(&messages.Probe{IDs: []string{id}})
+	if err != nil {
+		c.cfg.Logger.Error("a cancellation could not be encoded", "error", err)
+		return
+	}
+	_ = c.nc.Publish(s.String(), data) // without a connection the deadline ends it there
+}
+
+// onResult takes in what agents publish for our requests: accepted and results.
+func (c *Client) onResult(m *nats.Msg, cache map[string]messages.Subject) {
+	s, ok := cache[m.Subject]
+	if !ok {
+		var err error
+		if s, err = messages.ParseSubject(m.Subject); err != nil {
+			c.note("res", err)
+			return
+		}
+		if len(cache) >= maxSubjects {
+			clear(cache)
+		}
+		cache[strings.Clone(m.Subject)] = s
+	}
+	r, err := messages.ParseReply(messages.Header(m.Header))
+	if err != nil {
+		c.note("res", err)
+		return
+	}
+	// The subject is what the server lets an agent publish on; the header is its word.
+	if r.Agent != "" && r.Agent != s.Agent {
+		c.note("res", messages.Errorf(messages.CodeBadRequest, "agent %s signs as %s", s.Agent, r.Agent))
+		return
+	}
+	f := c.flying(r.ID)
+	if f == nil {
+		c.overtaken(s, r)
+		return
+	}
+	if f.req.Origin != s.Origin {
+		c.note("res", messages.Errorf(messages.CodeBadRequest, "agent %s answers a request of another origin", s.Agent))
+		return
+	}
+	f.heard(s.Agent, r, m)
+}
+
+// overtaken is for what comes after the end of its request.
+func (c *Client) overtaken(s messages.Subject, r messages.Reply) {
+	switch {
+	case r.Kind == messages.ReplyAccepted:
+		// It waited in the queue until now, and nobody wants it any more.
+		c.cancelAt(s.Site, s.Agent, s.Origin, r.ID)
+	case r.Kind == messages.ReplyResult && r.Err == nil:
+		c.late.Add(1)
+		c.trace(TraceEvent{Kind: TraceLate, ID: r.ID, Agent: s.Agent, Attempt: r.Attempt})
+	}
+}
+
+// heard tells the flight what an agent says of it.
+func (f *flight) heard(agent string, r messages.Reply, m *nats.Msg) {
+	ev := route.Event{Agent: agent, Attempt: r.Attempt}
+	switch r.Kind {
+	case messages.ReplyAccepted:
+		ev.Kind = route.Accepted
+	case messages.ReplyResult:
+		ev.Kind, ev.Err = route.Result, r.Err
+	default:
+		return // a partial result, which nobody asked for
+	}
+	f.post(arrival{ev: ev, msg: m, reply: r})
+}
+
+// onReply takes in what comes back to a message of ours.
+func (c *Client) onReply(m *nats.Msg) {
+	kind, rest, _ := strings.Cut(m.Subject[len(c.replies):], ".")
+	switch kind {
+	case "p":
+		if f := c.flying(rest); f != nil {
+			c.acked(f, m)
+		}
+	case "d":
+		if err := c.answered(rest, m); err != nil {
+			c.note("do", err)
+		}
+	case "b":
+		if err := c.prober.answer(rest, m); err != nil {
+			c.note("probe", err)
+		}
+	default:
+		c.note("reply", messages.Errorf(messages.CodeBadRequest, "a reply to nothing"))
+	}
+}
+
+// acked takes in a stream's word on a message.
+func (c *Client) acked(f *flight, m *nats.Msg) {
+	fail := func(err error) {
+		if f.req.Class == messages.Inference {
+			c.streams.failed(f.site, time.Now())
+			c.streams.missing(f.site)
+		} else {
+			c.bus.Forget() // the next one makes the journal again
+		}
+		f.post(arrival{ev: route.Event{Kind: route.PublishFailed, Err: messages.AsError(bus.Explain(err, "store the request in site "+f.site), messages.CodeUnavailable)}})
+	}
+	if noResponders(m) {
+		fail(jetstream.ErrNoStreamResponse)
+		return
+	}
+	if bytes.Contains(m.Data, []byte(`"error"`)) {
+		var refused struct {
+			Error *jetstream.APIError `json:"error"`
+		}
+		if err := json.Unmarshal(m.Data, &refused); err == nil && refused.Error != nil {
+			fail(refused.Error)
+			return
+		}
+	}
+	if !bytes.HasPrefix(m.Data, []byte("{")) {
+		c.note("puback", messages.Errorf(messages.CodeBadRequest, "the stream's answer is no JSON object"))
+		return
+	}
+	if f.req.Class == messages.Inference {
+		c.streams.works(f.site)
+	}
+	f.post(arrival{ev: route.Event{Kind: route.Published}})
+}
+
+// answered takes in an agent's first word on what was sent to it straight.
+func (c *Client) answered(token string, m *nats.Msg) error {
+	parts := strings.Split(token, ".")
+	if len(parts) != 3 {
+		return messages.Errorf(messages.CodeBadRequest, "reply %q is not to one of ours", token)
+	}
+	id, agent := parts[0], parts[2]
+	attempt, err := strconv.Atoi(parts[1])
+	if err != nil {
+		return messages.Errorf(messages.CodeBadRequest, "reply %q is not to one of ours", token)
+	}
+	f := c.flying(id)
+	if noResponders(m) {
+		c.prober.away(agent)
+		if f != nil {
+			f.post(arrival{ev: route.Event{Kind: route.NoResponders, Agent: agent, Attempt: attempt}})
+		}
+		return nil
+	}
+	r, err := messages.ParseReply(messages.Header(m.Header))
+	if err != nil {
+		return err
+	}
+	if r.ID != id || r.Agent != "" && r.Agent != agent {
+		return messages.Errorf(messages.CodeBadRequest, "agent %s answers for request %s as %s, asked was %s", agent, r.ID, r.Agent, id)
+	}
+	if r.Attempt == 0 {
+		r.Attempt = attempt // it answers this very message
+	}
+	if f != nil {
+		f.heard(agent, r, m)
+	}
+	return nil
+}
