@@ -1,0 +1,177 @@
+package placement
+
+import (
+	"time"
+
+	"github.com/fleetbus/fleetbus/messages"
+)
+
+// adopt takes over what the leader before has saved. What runs stays where it is.
+func (m *Machine) adopt(ev PlacementsLoaded) {
+	if m.leading {
+		return
+	}
+	m.forget()
+	routed := make(map[string]string) // replica → agent
+	if ev.Routes != nil {
+		for _, t := range ev.Routes.Tasks {
+			for _, r := range t.Replicas {
+				routed[r.ID] = r.Agent
+			}
+		}
+	}
+	docs := make(map[string]messages.Placement, len(ev.Docs))
+	for _, d := range ev.Docs {
+		docs[d.Agent] = d
+	}
+	serving := make(map[string][]*hosting) // by replica, sorted by agent
+	for _, id := range sorted(docs) {
+		doc := docs[id]
+		d := m.document(id)
+		d.doc, d.saved = doc, doc.Rev
+		a := m.agents[id]
+		if a == nil {
+			continue // its registration is gone; the revisions go on where they were
+		}
+		for _, p := range doc.Replicas {
+			if h := m.adoptHosting(a, p, doc); !h.drain {
+				serving[p.ID] = append(serving[p.ID], h)
+			}
+		}
+	}
+	for _, id := range sorted(serving) {
+		m.adoptHome(serving[id], routed[id])
+	}
+	for _, id := range sorted(m.agents) {
+		a := m.agents[id]
+		m.observe(a, a.beat.Term, a.beat.Rev, a.beat.Replicas)
+		m.countStrays(a)
+		m.load(a) // what is measured is not to be learned anew
+	}
+}
+
+func (m *Machine) adoptHosting(a *agent, p messages.PlacedReplica, doc messages.Placement) *hosting {
+	r := m.replicas[p.ID]
+	if r == nil {
+		r = &replica{id: p.ID, why: "adopted: it drained before the election"}
+		r.spec.ID, r.spec.Task = p.ID, p.Task
+		m.replicas[p.ID] = r
+	}
+	h := &hosting{replica: r, agent: a, task: p.Task, rank: p.Rank, drain: p.Drain, since: m.now,
+		state: messages.ReplicaPending, term: doc.Term, rev: doc.Rev}
+	h.status = messages.ReplicaStatus{ID: p.ID, State: h.state}
+	if h.drain {
+		h.state = messages.ReplicaDraining
+		r.old = append(r.old, h)
+	}
+	a.hosted[p.ID] = h
+	return h
+}
+
+// adoptHome tells the home of a replica from the next: the routes name it; where they
+// do not, the one that says that it is ready, else the first. The election came in the
+// middle of a move, which goes on.
+func (m *Machine) adoptHome(list []*hosting, routed string) {
+	home := list[0]
+	for _, h := range list {
+		if h.reported() == messages.ReplicaReady && home.reported() != messages.ReplicaReady {
+			home = h
+		}
+	}
+	for _, h := range list {
+		if h.agent.id == routed {
+			home = h
+		}
+	}
+	r := home.replica
+	r.home, r.since, r.why = home, m.now, "adopted: it was there before the election"
+	for _, h := range list {
+		switch {
+		case h == home:
+		case r.next == nil:
+			r.next = h
+		default:
+			m.retire(h, "one replica needs one home")
+		}
+	}
+}
+
+// reported is what the agent said last of a replica.
+func (h *hosting) reported() messages.ReplicaState {
+	for _, st := range h.agent.beat.Replicas {
+		if st.ID == h.replica.id {
+			return st.State
+		}
+	}
+	return messages.ReplicaPending
+}
+
+// adoptReported heals a lost placements bucket: what no document lists and a living
+// agent without a document says it serves, stays there.
+func (m *Machine) adoptReported() {
+	for _, id := range sorted(m.agents) {
+		a := m.agents[id]
+		if m.docs[id] != nil || m.closed(a) != "" {
+			continue
+		}
+		for _, st := range a.beat.Replicas {
+			r := m.replicas[st.ID]
+			if r == nil || !r.wanted || r.home != nil || st.State != messages.ReplicaReady || m.forbidden(r, a) != "" {
+				continue
+			}
+			h := m.host(r, a)
+			h.state, h.status = st.State, st
+			r.home, r.since, r.why = h, m.now, "adopted: the agent serves it, though its document was lost"
+			m.record("replica_adopted", id, r.id, "%s", r.why)
+		}
+		m.countStrays(a)
+	}
+}
+
+// elected begins to act. Every document is given out again under the new term, so that
+// agents refuse what the old leader may still send; nothing in it changes for that.
+func (m *Machine) elected(term messages.Term) {
+	m.leading, m.adopting, m.term = true, true, term
+	m.record("elected", "", "", "term %s: %d agents, %d replicas adopted", term, len(m.agents), len(m.replicas))
+	for _, id := range sorted(m.docs) {
+		m.docs[id].force = true
+		m.dirtyDocs[id] = true
+	}
+	for _, t := range m.tasks {
+		m.dirtyTasks[t.Name] = true
+	}
+	for _, r := range m.replicas {
+		r.since = m.now // a new leader does not know better at once
+		if r.home != nil && r.home.state == messages.ReplicaReady {
+			r.readySince = m.now
+		} else {
+			r.readySince = time.Time{}
+		}
+	}
+	m.wake = m.now // time has passed for whoever only watched: look at everything
+	m.need("elected")
+}
+
+// left notes that h is in no document any more, and drops the consumers of a task that
+// is wanted by nobody and runs nowhere.
+func (m *Machine) left(h *hosting) {
+	name := h.task.Name
+	if _, ok := m.task(name); ok {
+		return
+	}
+	if m.leaving[name] == nil {
+		m.leaving[name] = make(map[string]messages.Class)
+	}
+	m.leaving[name][h.agent.env.Site] = h.task.Class
+	for _, r := range m.replicas {
+		if r.spec.Task.Name == name && !r.empty() {
+			return
+		}
+	}
+	for _, site := range sorted(m.leaving[name]) {
+		if class := m.leaving[name][site]; class != messages.Action {
+			m.sends = append(m.sends, DropConsumer{Task: name, Site: site, Class: class})
+		}
+	}
+	delete(m.leaving, name)
+}

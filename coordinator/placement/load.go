@@ -1,0 +1,182 @@
+package placement
+
+import (
+	"time"
+
+	"github.com/fleetbus/fleetbus/messages"
+)
+
+// latch holds a measured amount as the plan counts it. It rises at once, so that
+// nothing is placed onto room that is gone; it falls only when what is measured has
+// been far below it for long, so that what was moved away for it does not come back at
+// the first quiet moment.
+type latch struct {
+	v   float64
+	low time.Time // measured far below v since; zero when it is not
+}
+
+// fold returns by how much the latch fell.
+func (l *latch) fold(now time.Time, measured float64, c *Calm) (fell float64) {
+	switch {
+	case measured >= l.v:
+		l.v, l.low = measured, time.Time{}
+	case measured > c.CoolUnder*l.v:
+		l.low = time.Time{}
+	case l.low.IsZero():
+		l.low = now
+	case now.Sub(l.low) >= c.CoolFor:
+		fell = l.v - measured
+		l.v, l.low = measured, time.Time{}
+	}
+	return fell
+}
+
+// fellEnough is the part of an environment's capacity that must come free before it is
+// worth a plan: one change of load of 5 % moves nothing.
+const fellEnough = 0.05
+
+// load judges the measured load of an agent.
+//
+// Effective demand of a replica = max(declared, rate · work): 1/s · GFLOP / 1000 =
+// TFLOPS. Planned capacity = (1 − reserve) · capacity.
+func (m *Machine) load(a *agent) {
+	if !a.heard || a.state == messages.AgentLost {
+		return
+	}
+	usable := m.usable(a)
+	measured := a.beat.Foreign
+	fell := 0.0
+	for _, id := range sorted(a.hosted) {
+		h := a.hosted[id]
+		tflops := h.status.Rate * h.task.WorkGFLOP() / 1000
+		measured.Compute += tflops
+		if r := h.replica; h == r.home && h.state == messages.ReplicaReady {
+			before := r.claimed(h.task.Demand).Compute
+			r.claim.fold(m.now, tflops, &m.calm)
+			fell += max(0, before-r.claimed(h.task.Demand).Compute)
+		}
+	}
+	if fell > fellEnough*usable.Compute {
+		m.need("the load of " + a.id + " fell")
+	}
+	have, others, all := amounts(usable), amounts(a.beat.Foreign), amounts(measured)
+	ratio := 0.0
+	for k := range have {
+		if a.foreign[k].fold(m.now, others[k], &m.calm) > fellEnough*have[k] {
+			m.need("others use less of " + a.id)
+		}
+		if have[k] > 0 {
+			ratio = max(ratio, all[k]/have[k])
+		}
+	}
+	m.thermometer(a, ratio)
+}
+
+// thermometer turns a ratio of measured load to planned capacity into hot and cool.
+func (m *Machine) thermometer(a *agent, ratio float64) {
+	if ratio <= m.calm.HotOver {
+		a.hotSince = time.Time{}
+	} else if a.hotSince.IsZero() {
+		a.hotSince = m.now
+	}
+	if ratio >= m.calm.CoolUnder {
+		a.coolSince = time.Time{}
+	} else if a.coolSince.IsZero() {
+		a.coolSince = m.now
+	}
+	switch {
+	case !a.hotSince.IsZero() && m.now.Sub(a.hotSince) >= m.calm.HotFor:
+		if !a.hot {
+			m.record("load_high", a.id, "", "%.0f %% of its planned capacity for %v", 100*ratio, m.calm.HotFor)
+		}
+		if !a.hot || m.overfull(a) {
+			m.need("the load of " + a.id + " is high")
+		}
+		a.hot, a.hotSince = true, m.now // and again if that did not help
+	case a.hot && !a.coolSince.IsZero() && m.now.Sub(a.coolSince) >= m.calm.CoolFor:
+		a.hot = false
+		m.record("load_low", a.id, "", "%.0f %% of its planned capacity for %v", 100*ratio, m.calm.CoolFor)
+		m.need("the load of " + a.id + " is low")
+	}
+}
+
+// usable is what may be planned on an agent with nobody else there.
+func (m *Machine) usable(a *agent) messages.Resources {
+	return a.env.Capacity.Scale(1 - m.settings.Reserve)
+}
+
+// others is what is not ours on an agent, as the plan counts it.
+func (a *agent) others() messages.Resources {
+	return messages.Resources{Compute: a.foreign[0].v, Storage: a.foreign[1].v, Network: a.foreign[2].v}
+}
+
+// used is what the documents put on an agent, moves and leftovers included, and what it
+// says that it still runs beside them.
+func (m *Machine) used(a *agent) messages.Resources {
+	var sum messages.Resources
+	for _, id := range sorted(a.hosted) { // in order: float64 sums depend on it
+		sum = sum.Add(a.hosted[id].need())
+	}
+	return sum.Add(a.strays)
+}
+
+// countStrays sums the demand of replicas that an agent still reports and no document lists:
+// what a returned agent has yet to stop.
+func (m *Machine) countStrays(a *agent) {
+	var sum messages.Resources
+	for _, st := range a.beat.Replicas {
+		if a.hosted[st.ID] != nil || st.State == messages.ReplicaStopped || st.State == messages.ReplicaFailed {
+			continue
+		}
+		if name, _, err := messages.ParseReplica(st.ID); err == nil {
+			if t, ok := m.task(name); ok {
+				sum = sum.Add(t.Demand)
+			}
+		}
+	}
+	if a.strays != sum && sum.Within(a.strays) {
+		m.need("room on " + a.id)
+	}
+	a.strays = sum
+}
+
+// fits reports whether need more has room on a. A resource that need does not ask for
+// is in nobody's way, however full.
+func (m *Machine) fits(a *agent, used, need messages.Resources) bool {
+	have, want, more := amounts(m.usable(a)), amounts(used.Add(a.others()).Add(need)), amounts(need)
+	for k := range have {
+		if more[k] > 0 && !within(want[k], have[k]) {
+			return false
+		}
+	}
+	return true
+}
+
+// overfull reports whether what is on a is more than what the plan allows: the load
+// grew, others took room, or the settings changed. Nothing is ever placed so.
+func (m *Machine) overfull(a *agent) bool {
+	ours := m.used(a)
+	have, mine, all := amounts(m.usable(a)), amounts(ours), amounts(ours.Add(a.others()))
+	for k := range have {
+		if mine[k] > 0 && !within(all[k], have[k]) {
+			return true
+		}
+	}
+	return false
+}
+
+// overdeclared is overfull by declared demands alone: nothing measured is to blame, so
+// there is nothing to wait for.
+func (m *Machine) overdeclared(a *agent) bool {
+	var sum messages.Resources
+	for _, id := range sorted(a.hosted) {
+		sum = sum.Add(a.hosted[id].task.Demand)
+	}
+	return !sum.Within(m.usable(a))
+}
+
+func amounts(r messages.Resources) [3]float64 { return [3]float64{r.Compute, r.Storage, r.Network} }
+
+func within(need, have float64) bool {
+	return messages.Resources{Compute: need}.Within(messages.Resources{Compute: have})
+}

@@ -1,0 +1,212 @@
+package placement
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/fleetbus/fleetbus/messages"
+)
+
+// Machine is the coordinator's picture of the fleet and its decisions. The zero value
+// is not ready; see [New].
+type Machine struct {
+	calm Calm
+
+	// What is known, by leader and follower alike.
+	agents    map[string]*agent
+	tasks     []messages.Task // sorted by name, defaults filled in
+	settings  messages.Settings
+	drains    map[string]string // agent → reason
+	haveTasks bool
+	linkUp    bool
+	linkSince time.Time // since when silence means something; see blind
+	holdUntil time.Time // mass loss is suspected until then
+
+	// What a leader decides.
+	leading  bool
+	adopting bool // until the first plan after an election
+	term     messages.Term
+	replicas map[string]*replica
+	docs     map[string]*document
+	routes   routeTable
+	leaving  map[string]map[string]messages.Class // tasks that are no more, by name: the sites they were in
+	cycleEnd time.Time                            // moves for gain are counted until then
+	moved    int
+	reserved map[*agent][]*replica // rooms that are made, for whom; see makeRoom
+	reviewAt time.Time             // a plan is due then: what was held back may move
+
+	// Of the Step that runs.
+	now        time.Time
+	planWhy    string // why a plan is due; "" for none
+	dirtyTasks map[string]bool
+	dirtyDocs  map[string]bool
+	saves      []Effect
+	sends      []Effect
+	records    []Effect
+
+	due  time.Time // the earliest moment at which time alone changes something
+	wake time.Time // what the last WakeAt asked for
+}
+
+// New returns a Machine that knows nothing, does not lead, and whose link is down.
+func New(calm Calm) *Machine {
+	m := &Machine{calm: calm.normal(), agents: make(map[string]*agent), drains: make(map[string]string),
+		settings: messages.DefaultSettings(), dirtyTasks: make(map[string]bool), dirtyDocs: make(map[string]bool)}
+	m.forget()
+	return m
+}
+
+// forget drops everything that only a leader knows.
+func (m *Machine) forget() {
+	m.replicas, m.docs, m.routes = make(map[string]*replica), make(map[string]*document), routeTable{}
+	m.reserved = nil
+	m.leaving = make(map[string]map[string]messages.Class)
+	m.planWhy, m.reviewAt, m.moved, m.cycleEnd = "", time.Time{}, 0, time.Time{}
+	clear(m.dirtyTasks)
+	clear(m.dirtyDocs)
+	for _, a := range m.agents {
+		a.hosted = make(map[string]*hosting)
+	}
+}
+
+// Step folds one event and returns what is to be done now, in the order in which it is
+// to be done. now must not go back.
+func (m *Machine) Step(now time.Time, ev Event) []Effect {
+	m.now, m.saves, m.sends, m.records = now, nil, nil, nil
+	m.checkLate()
+	m.fold(ev)
+	if _, tick := ev.(Tick); tick || m.wake.IsZero() || !now.Before(m.wake) {
+		m.sweep()
+	}
+	if m.leading && m.linkUp && m.haveTasks {
+		if m.planWhy != "" {
+			m.replan()
+		}
+		m.flush()
+	}
+	if !m.leading {
+		m.planWhy, m.saves, m.sends, m.records = "", nil, nil, nil
+		clear(m.dirtyTasks)
+		clear(m.dirtyDocs)
+	}
+	out := slices.Concat(m.saves, m.sends, m.records)
+	if !m.due.Equal(m.wake) {
+		m.wake = m.due
+		out = append(out, WakeAt{m.wake})
+	}
+	return out
+}
+
+func (m *Machine) fold(ev Event) {
+	switch ev := ev.(type) {
+	case Registered:
+		m.registered(ev.Registration.Environment.Normal(), ev.Inc)
+	case Unregistered:
+		m.unregistered(ev.Agent)
+	case Heartbeat:
+		m.heartbeat(&ev.Heartbeat)
+	case Goodbye:
+		m.goodbye(&ev.Goodbye)
+	case ConnClosed:
+		if a := m.agents[ev.Agent]; a != nil && a.inc == ev.Inc {
+			m.suspect(a, "its connection was closed")
+		}
+	case Ack:
+		m.ack(&ev.PlacementAck)
+	case SendFailed:
+		if a := m.agents[ev.Agent]; a != nil && ev.NoResponders && ev.Term == m.term {
+			m.suspect(a, "nobody listens on its placement subject")
+		}
+	case Saved:
+		m.saved(ev)
+	case SaveFailed:
+		m.saveFailed(ev)
+	case RoutesSaved:
+		m.routesSaved(ev.Term, ev.Rev, true)
+	case RoutesSaveFailed:
+		m.routesSaved(ev.Term, ev.Rev, false)
+	case TasksChanged:
+		m.tasksChanged(ev)
+	case PlacementsLoaded:
+		m.adopt(ev)
+	case Elected:
+		m.elected(ev.Term)
+	case Deposed:
+		m.leading = false
+		m.forget()
+	case LinkUp:
+		if !m.linkUp {
+			m.linkUp, m.linkSince = true, m.now
+			m.need("the link is back")
+		}
+	case LinkDown:
+		m.linkUp = false
+	}
+}
+
+// need asks for a plan at the end of the Step; the first reason stands.
+func (m *Machine) need(why string) {
+	if m.planWhy == "" {
+		m.planWhy = why
+	}
+}
+
+// at asks for a Step at t at the latest. What is over already waits for the next sweep:
+// so a mistake here costs a second and never becomes a busy loop.
+func (m *Machine) at(t time.Time) {
+	if t.After(m.now) && t.Before(m.due) {
+		m.due = t
+	}
+}
+
+// sweepEvery is how long the Machine is left without a Step at most: load and
+// back-offs are judged at this grain.
+const sweepEvery = time.Second
+
+// sweep does what time alone brings about, and sets the next time.
+func (m *Machine) sweep() {
+	m.due = m.now.Add(sweepEvery)
+	m.judge()
+	for _, id := range sorted(m.agents) {
+		m.load(m.agents[id])
+	}
+	if !m.leading {
+		return
+	}
+	for _, id := range sorted(m.replicas) {
+		m.age(m.replicas[id])
+	}
+	for _, id := range sorted(m.docs) {
+		m.resend(m.docs[id])
+	}
+	if !m.reviewAt.IsZero() {
+		if m.now.Before(m.reviewAt) {
+			m.at(m.reviewAt)
+		} else {
+			m.reviewAt = time.Time{}
+			m.need("review of what was held back")
+		}
+	}
+}
+
+// review asks for a plan at t at the latest.
+func (m *Machine) review(t time.Time) {
+	if m.reviewAt.IsZero() || t.Before(m.reviewAt) {
+		m.reviewAt = t
+	}
+	m.at(t)
+}
+
+func (m *Machine) record(kind, agent, replica, format string, args ...any) {
+	e := messages.Event{Time: m.now, Term: m.term, Kind: kind, Agent: agent, ID: replica, Reason: fmt.Sprintf(format, args...)}
+	if task, _, err := messages.ParseReplica(replica); err == nil {
+		e.Task = task
+	}
+	m.records = append(m.records, Record{e})
+}
+
+// sorted returns the keys in order: nothing here may depend on the order of a map.
+func sorted[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

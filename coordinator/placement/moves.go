@@ -1,0 +1,231 @@
+package placement
+
+import (
+	"cmp"
+	"fmt"
+	"reflect"
+	"slices"
+
+	"github.com/fleetbus/fleetbus/coordinator/alloc"
+	"github.com/fleetbus/fleetbus/messages"
+)
+
+// movers are the replicas that are up for choice beside the free ones. A pinned one
+// cannot move, but may have to give way to what has a higher priority.
+type movers struct {
+	all    []*replica // sorted by id
+	set    map[*replica]bool
+	pinned map[*replica]bool
+}
+
+func (v *movers) list() []*replica {
+	if v == nil {
+		return nil
+	}
+	return v.all
+}
+
+func (v *movers) has(r *replica) bool { return v != nil && v.set[r] }
+
+// move is one that the solver proposes.
+type move struct {
+	r      *replica
+	to     *agent
+	gain   float64 // in score, by itself
+	relief bool    // its environment is over its planned capacity
+	why    string
+}
+
+// improve moves what may move: to relieve an environment, to make room for what waits,
+// or for gain. Each of them under the same dwell and budget; gain must also pass the
+// margin.
+func (m *Machine) improve(waiting []*replica) {
+	m.reserved = make(map[*agent][]*replica)
+	relieve := m.relieve()
+	v := m.movers(waiting, relieve)
+	if len(v.all) == 0 && (len(waiting) == 0 || !m.inTransit()) {
+		return
+	}
+	plan, ok := m.solve(m.problem(waiting, v))
+	if !ok {
+		return
+	}
+	at := make(map[string]*agent, len(plan.Assignments))
+	for _, a := range plan.Assignments {
+		at[a.Replica] = m.agents[a.Environment]
+	}
+	var moves []move
+	for _, r := range v.all {
+		if to := at[r.id]; to != nil && to != r.home.agent {
+			moves = append(moves, move{r: r, to: to, relief: relieve[r.home.agent],
+				gain: m.score(r, r.home.agent) - m.score(r, to)})
+		}
+	}
+	slices.SortStableFunc(moves, func(a, b move) int { return cmp.Compare(b.gain, a.gain) })
+	if !m.now.Before(m.cycleEnd) {
+		m.cycleEnd, m.moved = m.now.Add(m.calm.Cycle), 0
+	}
+	rest := m.makeRoom(waiting, v, at, moves)
+	m.carryOut(m.choose(rest))
+}
+
+// inTransit reports whether something moves or drains, so that room will come free.
+func (m *Machine) inTransit() bool {
+	for _, r := range m.replicas {
+		if r.next != nil || len(r.old) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// relieve returns the agents that are to have less: hot and over what the plan allows,
+// or over it by declaration alone.
+func (m *Machine) relieve() map[*agent]bool {
+	out := make(map[*agent]bool)
+	for _, a := range m.agents {
+		if m.closed(a) == "" && (a.hot && m.overfull(a) || m.overdeclared(a)) {
+			out[a] = true
+		}
+	}
+	for _, r := range m.replicas {
+		if outgrown(r) {
+			out[r.home.agent] = true
+		}
+	}
+	return out
+}
+
+// outgrown: the new version of its task has no room where r is.
+func outgrown(r *replica) bool {
+	return r.wanted && r.waiting && r.home != nil && !reflect.DeepEqual(r.home.task, r.spec.Task)
+}
+
+// movers collects what may move now, and asks for a review when the dwell of the rest
+// is over.
+func (m *Machine) movers(waiting []*replica, relieve map[*agent]bool) *movers {
+	v := &movers{set: make(map[*replica]bool), pinned: make(map[*replica]bool)}
+	top := 0 // the highest priority that waits
+	for i, r := range waiting {
+		if i == 0 || r.spec.Task.Priority > top {
+			top = r.spec.Task.Priority
+		}
+	}
+	frozen := make(map[*agent]bool)
+	for _, id := range sorted(m.agents) {
+		// What measured load alone makes too full moves when it is hot, not before.
+		a := m.agents[id]
+		frozen[a] = !relieve[a] && m.overfull(a)
+	}
+	for _, id := range sorted(m.replicas) {
+		r := m.replicas[id]
+		if !r.wanted || r.home == nil || r.next != nil || m.closed(r.home.agent) != "" || slices.Contains(waiting, r) {
+			continue
+		}
+		free := r.spec.Pin == "" && r.home.serves() && !frozen[r.home.agent]
+		if end := r.since.Add(m.calm.Dwell); free && m.now.Before(end) {
+			m.review(end)
+			free = false
+		}
+		if free || len(waiting) > 0 && r.spec.Task.Priority < top {
+			v.all = append(v.all, r)
+			v.set[r], v.pinned[r] = true, !free
+		}
+	}
+	return v
+}
+
+// choose returns the moves to make now, within the budget: those that relieve, and
+// those for gain if together they pass the margin. A move whose target has no room yet
+// waits: when room comes free a plan is made again.
+func (m *Machine) choose(moves []move) []move {
+	var take, gain []move
+	for _, v := range moves {
+		switch {
+		case !m.admits(v.r, v.to) || len(m.reserved[v.to]) > 0:
+		case v.relief:
+			v.why = v.r.home.agent.id + " is over its planned capacity"
+			take = append(take, v)
+		default:
+			v.why = fmt.Sprintf("the score is better by %.4g", v.gain)
+			gain = append(gain, v)
+		}
+	}
+	left := m.budget()
+	if len(take) > left {
+		m.review(m.cycleEnd)
+		return take[:left]
+	}
+	if left -= len(take); len(gain) > left {
+		m.review(m.cycleEnd)
+		gain = gain[:left]
+	}
+	if m.worth(gain) {
+		take = append(take, gain...)
+	}
+	return take
+}
+
+// budget is how many moves may begin in what is left of this cycle.
+func (m *Machine) budget() int { return max(0, m.allowance()-m.moved) }
+
+// allowance is how many moves may begin in one cycle.
+func (m *Machine) allowance() int { return max(m.calm.Moves, len(m.replicas)/50) }
+
+// worth reports whether the moves together are better than today by the price of each
+// and by the margin.
+func (m *Machine) worth(moves []move) bool {
+	if len(moves) == 0 {
+		return false
+	}
+	to := make(map[*replica]*agent, len(moves))
+	before := 0.0
+	for _, v := range moves {
+		to[v.r] = v.to
+		before += m.score(v.r, v.r.home.agent)
+	}
+	gain := m.objective(nil) - m.objective(to)
+	return gain >= max(float64(len(moves))*m.movePrice(), m.calm.Margin*before)
+}
+
+// score of r on a, without the price of an environment that is billed whole.
+func (m *Machine) score(r *replica, a *agent) float64 {
+	e := a.env
+	if e.Billing == messages.Whole {
+		e.Billing, e.Price = messages.Share, 0
+	}
+	return alloc.Score(m.settings, alloc.Delay(r.spec.Task, e), alloc.Cost(r.spec.Task, e))
+}
+
+// objective is what the plan costs, with some replicas elsewhere than at home.
+func (m *Machine) objective(to map[*replica]*agent) float64 {
+	sum := 0.0
+	whole := make(map[*agent]bool)
+	for _, id := range sorted(m.replicas) {
+		r := m.replicas[id]
+		if !r.wanted || r.home == nil {
+			continue
+		}
+		a := r.home.agent
+		if to[r] != nil {
+			a = to[r]
+		}
+		sum += m.score(r, a)
+		if a.env.Billing == messages.Whole && !whole[a] {
+			whole[a] = true
+			sum += alloc.Score(m.settings, 0, a.env.Price)
+		}
+	}
+	return sum
+}
+
+// carryOut begins the moves whose target has room beside everything that is there.
+func (m *Machine) carryOut(moves []move) {
+	for _, v := range moves {
+		if v.r.next == nil && m.admits(v.r, v.to) {
+			t := v.r.spec.Task
+			m.place(v.r, v.to, fmt.Sprintf("%s; delay %.4g ms instead of %.4g", v.why, alloc.Delay(t, v.to.env), alloc.Delay(t, v.r.home.agent.env)))
+			m.moved++
+		}
+	}
+}

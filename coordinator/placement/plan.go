@@ -1,0 +1,342 @@
+package placement
+
+import (
+	"cmp"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/fleetbus/fleetbus/coordinator/alloc"
+	"github.com/fleetbus/fleetbus/messages"
+)
+
+func (m *Machine) tasksChanged(ev TasksChanged) {
+	tasks := make([]messages.Task, len(ev.Tasks))
+	for i, t := range ev.Tasks {
+		tasks[i] = t.Normal()
+	}
+	slices.SortFunc(tasks, func(a, b messages.Task) int { return cmp.Compare(a.Name, b.Name) })
+	drains := make(map[string]string, len(ev.Drains))
+	for _, d := range ev.Drains {
+		drains[d.Agent] = cmp.Or(d.Reason, "an operator asked for it")
+	}
+	ev.Settings.V = 0
+	if m.haveTasks && reflect.DeepEqual(tasks, m.tasks) && reflect.DeepEqual(drains, m.drains) && ev.Settings == m.settings {
+		return
+	}
+	for _, t := range slices.Concat(tasks, m.tasks) {
+		m.dirtyTasks[t.Name] = true
+	}
+	m.haveTasks, m.tasks, m.settings, m.drains = true, tasks, ev.Settings, drains
+	m.record("desired_changed", "", "", "%d tasks, %d agents to drain", len(tasks), len(drains))
+	m.need("the desired state changed")
+}
+
+func (m *Machine) task(name string) (messages.Task, bool) {
+	i, ok := slices.BinarySearchFunc(m.tasks, name, func(t messages.Task, n string) int { return cmp.Compare(t.Name, n) })
+	if !ok {
+		return messages.Task{}, false
+	}
+	return m.tasks[i], true
+}
+
+// replan brings the documents to what is wanted. What must find a place comes first,
+// beside everything that stays; then, if the mode allows it, what may move.
+func (m *Machine) replan() {
+	why := m.planWhy
+	if debugPlan {
+		m.record("plan", "", "", "because %s", why)
+	}
+	defer func() { m.planWhy = "" }() // what this plan itself frees is not there yet
+	m.want()
+	if m.adopting {
+		m.adoptReported()
+		m.adopting = false
+	}
+	free := m.settle()
+	waiting := m.placeFree(free, why)
+	if m.settings.Mode == messages.Static {
+		m.reserved = nil
+		return
+	}
+	kept := len(m.reserved)
+	m.improve(waiting)
+	if kept > len(m.reserved) && len(waiting) > 0 {
+		m.review(m.now.Add(sweepEvery)) // what was kept free is not any more
+	}
+}
+
+// want compares what the tasks ask for with what there is.
+func (m *Machine) want() {
+	envs := make([]messages.Environment, 0, len(m.agents))
+	for _, id := range sorted(m.agents) {
+		envs = append(envs, m.agents[id].env)
+	}
+	specs := alloc.Expand(m.tasks, envs)
+	wanted := make(map[string]bool, len(specs))
+	for _, s := range specs {
+		wanted[s.ID] = true
+		r := m.replicas[s.ID]
+		if r == nil {
+			r = &replica{id: s.ID, why: "it is new"}
+			m.replicas[s.ID] = r
+		}
+		r.spec, r.wanted = s, true
+	}
+	for _, id := range sorted(m.replicas) {
+		r := m.replicas[id]
+		if wanted[id] {
+			continue
+		}
+		r.wanted, r.waiting, r.why = false, false, "it is not wanted any more"
+		if r.next != nil {
+			m.retire(r.next, r.why)
+		}
+		if r.home != nil {
+			m.retire(r.home, r.why)
+		}
+		if r.empty() {
+			delete(m.replicas, id)
+		}
+	}
+}
+
+// settle goes through what has a home: it gives up moves whose target closed, hands new
+// task versions out where they fit, and returns, sorted, the replicas that need a place.
+func (m *Machine) settle() (free []*replica) {
+	for _, id := range sorted(m.replicas) {
+		r := m.replicas[id]
+		if !r.wanted {
+			continue
+		}
+		if r.next != nil && (m.mustLeave(r.next.agent) || m.forbidden(r, r.next.agent) != "") {
+			m.rollback(r, "its agent is not open any more")
+		}
+		if r.next != nil && !m.renew(r.next) {
+			m.rollback(r, "the new version of its task has no room there")
+		}
+		if r.next != nil {
+			continue
+		}
+		h := r.home
+		if h == nil || m.mustLeave(h.agent) || m.forbidden(r, h.agent) != "" || m.failing(r) ||
+			h.state == messages.ReplicaStopped || m.crowded(r) {
+			free = append(free, r)
+			continue
+		}
+		if !m.renew(h) {
+			m.waits(r, "it serves an older version of its task: the new one has no room on "+h.agent.id)
+		} else if r.waiting {
+			r.waiting, r.why = false, "it goes on where it is"
+			m.dirtyTasks[r.spec.Task.Name] = true
+		}
+	}
+	return free
+}
+
+// renew gives h the new version of its task, if there is one, and reports false where
+// that does not fit.
+func (m *Machine) renew(h *hosting) bool {
+	r := h.replica
+	if reflect.DeepEqual(h.task, r.spec.Task) {
+		return true
+	}
+	others := m.used(h.agent).Sub(h.need())
+	if !r.spec.Task.Demand.Within(h.task.Demand) && !m.fits(h.agent, others, r.claimed(r.spec.Task.Demand)) {
+		return false
+	}
+	h.task = r.spec.Task
+	r.why = "new version of the task, on the same environment"
+	m.record("replica_updated", h.agent.id, r.id, "%s", r.why)
+	m.touch(h)
+	return true
+}
+
+// crowded reports whether r shares its environment with a sibling that its task does
+// not allow there any more, and is the one of the two that goes.
+func (m *Machine) crowded(r *replica) bool {
+	if r.spec.Task.Colocate {
+		return false
+	}
+	for id, h := range r.home.agent.hosted {
+		if id < r.id && h.task.Name == r.spec.Task.Name && !h.drain && h.replica.wanted {
+			return true
+		}
+	}
+	return false
+}
+
+// forbidden says why the task itself does not admit a, whatever the room; "" if it does.
+func (m *Machine) forbidden(r *replica, a *agent) string {
+	t, e := r.spec.Task, a.env
+	switch {
+	case r.spec.Pin != "" && r.spec.Pin != a.id:
+		return "it is pinned to " + r.spec.Pin
+	case r.spec.Site != "" && r.spec.Site != e.Site, len(t.Sites) > 0 && !slices.Contains(t.Sites, e.Site):
+		return "site " + e.Site + " is not for it"
+	case len(t.Tiers) > 0 && !slices.Contains(t.Tiers, e.Tier):
+		return "tier " + string(e.Tier) + " is not for it"
+	case !e.Serves(t.HandlerName()):
+		return "the agent has no handler " + t.HandlerName()
+	}
+	for _, k := range sorted(t.Labels) {
+		if v, ok := e.Labels[k]; !ok || v != t.Labels[k] {
+			return "the environment has no label " + k + "=" + t.Labels[k]
+		}
+	}
+	if d := alloc.Delay(t, e); t.Limit > 0 && !within(d, t.Limit) {
+		return fmt.Sprintf("a delay of %.4g ms is over its limit of %.4g ms", d, t.Limit)
+	}
+	return ""
+}
+
+// leaveWhy says why r is to find a place.
+func (m *Machine) leaveWhy(r *replica, cause string) string {
+	h := r.home
+	if h == nil {
+		return cause
+	}
+	if why := m.forbidden(r, h.agent); why != "" {
+		return why
+	}
+	if why := m.closed(h.agent); why != "" {
+		return "agent " + h.agent.id + " is " + why
+	}
+	if h.state == messages.ReplicaFailed || h.state == messages.ReplicaStopped {
+		return r.why
+	}
+	return cause
+}
+
+// placeFree finds places for the replicas that need one, beside everything that is
+// placed, and returns those that found none.
+func (m *Machine) placeFree(free []*replica, cause string) (waiting []*replica) {
+	if len(free) == 0 {
+		return nil
+	}
+	p := m.problem(free, nil)
+	plan, ok := m.solve(p)
+	if ok && m.lowerClaims(plan) {
+		p = m.problem(free, nil)
+		plan, ok = m.solve(p)
+	}
+	if !ok {
+		return nil
+	}
+	at := make(map[string]alloc.Assignment, len(plan.Assignments))
+	for _, a := range plan.Assignments {
+		at[a.Replica] = a
+	}
+	text := make(map[string]string, len(plan.Waiting))
+	for _, w := range plan.Waiting {
+		text[w.Replica] = waitText(w)
+	}
+	for _, r := range free {
+		why := m.leaveWhy(r, cause)
+		if a, ok := at[r.id]; ok && m.admits(r, m.agents[a.Environment]) {
+			m.place(r, m.agents[a.Environment], fmt.Sprintf("%s; best of what is open: delay %.4g ms, cost %.4g/h", why, a.Delay, a.Cost))
+			continue
+		}
+		m.wait(r, why, cmp.Or(text[r.id], "its place is taken"))
+		waiting = append(waiting, r)
+	}
+	return waiting
+}
+
+// wait follows that r must go and nothing can take it. A home that lives goes on: a
+// drain or a failure of the machine beside is no reason to take a service down. But
+// what the task forbids ends, and so does what no other environment may ever serve on
+// an agent that leaves: it would never be empty.
+func (m *Machine) wait(r *replica, leave, text string) {
+	why := text
+	if h := r.home; h != nil {
+		why = leave + "; " + text
+		if m.failing(r) { // its agent goes on trying
+			r.retryAt = m.now.Add(m.calm.FailBackoffMax)
+		}
+		forbidden := m.forbidden(r, h.agent)
+		alive := h.agent.state != messages.AgentLost
+		if forbidden != "" || alive && r.spec.Pin == h.agent.id && m.mustLeave(h.agent) && h.agent.state != messages.AgentStale {
+			m.retire(h, leave)
+		}
+	}
+	m.waits(r, why)
+}
+
+func (m *Machine) waits(r *replica, why string) {
+	if !r.waiting || r.why != why {
+		agent := ""
+		if r.home != nil {
+			agent = r.home.agent.id
+		}
+		m.record("waiting", agent, r.id, "%s", why)
+		m.dirtyTasks[r.spec.Task.Name] = true
+	}
+	r.waiting, r.why = true, why
+}
+
+// lowerClaims lets replicas that wait for room for their measured load ask for what
+// they declared: a place that may become hot is better than none.
+func (m *Machine) lowerClaims(plan alloc.Plan) (lowered bool) {
+	for _, w := range plan.Waiting {
+		if r := m.replicas[w.Replica]; r != nil && r.claim.v > r.spec.Task.Demand.Compute {
+			r.claim = latch{}
+			lowered = true
+		}
+	}
+	return lowered
+}
+
+// admits reports whether r may be put on a now. The plan knows most of it; this is what
+// keeps the promise.
+func (m *Machine) admits(r *replica, a *agent) bool {
+	if a == nil || m.closed(a) != "" || a.hosted[r.id] != nil {
+		return false
+	}
+	if !r.spec.Task.Colocate {
+		for _, h := range a.hosted {
+			if h.task.Name == r.spec.Task.Name && !h.drain {
+				return false
+			}
+		}
+	}
+	return m.fits(a, m.used(a), r.claimed(r.spec.Task.Demand))
+}
+
+func (m *Machine) solve(p alloc.Problem) (alloc.Plan, bool) {
+	plan, err := alloc.Solve(p)
+	if err != nil {
+		// All parts were checked when they were read. If one is wrong all the same, what
+		// is placed stays placed.
+		m.record("plan_failed", "", "", "%v", err)
+		return plan, false
+	}
+	return plan, true
+}
+
+// waitText is one line of why a replica waits: what would place it, and what stands in
+// the way of the first few environments.
+func waitText(w alloc.Waiting) string {
+	const most = 3
+	var parts []string
+	for i, r := range w.Reasons {
+		if i == most {
+			parts = append(parts, fmt.Sprintf("and %d more", len(w.Reasons)-most))
+			break
+		}
+		parts = append(parts, r.Environment+": "+r.Text)
+	}
+	// What is ours and stays was stated to the solver as the use of others.
+	text := "it fits nowhere"
+	if len(parts) > 0 {
+		text += " (" + strings.Join(parts, "; ") + ")"
+	}
+	if w.Fix != "" && !strings.Contains(w.Fix, mayHave(w.Replica)) {
+		text += "; fix: " + w.Fix
+	}
+	text = strings.ReplaceAll(text, "are used by others", "are in use")
+	return strings.ReplaceAll(text, "lacks "+mayHave(w.Replica)+"=yes", "is not open to "+w.Replica+" now: it failed there, has yet to stop there, or the room is kept for another")
+}
+
+var debugPlan = true

@@ -1,0 +1,152 @@
+package placement
+
+import (
+	"maps"
+	"math"
+
+	"github.com/fleetbus/fleetbus/coordinator/alloc"
+	"github.com/fleetbus/fleetbus/messages"
+)
+
+// problem states an allocation: the free replicas, and those of movers that may move,
+// find places beside everything else. Everything else is not up for choice: what it
+// takes is counted with the foreign use of its environment, so that it can be neither
+// moved nor squeezed out.
+//
+// Without movers the problem is of this moment: what drains and both sides of a move
+// count. With movers it is of the time after all that: else room that is about to come
+// free would look taken, and others would be moved for it.
+func (m *Machine) problem(free []*replica, movers *movers) alloc.Problem {
+	p := alloc.Problem{Settings: m.settings, Current: make(map[string]string), MovePrice: m.movePrice()}
+	p.Settings.V = 0
+	tasks := make(map[string]bool) // that need to know where their siblings are
+	exclude := make(map[string][]string)
+	stated := make(map[string]bool)
+	for _, r := range free {
+		stated[r.id] = true
+		tasks[r.spec.Task.Name] = true
+		out := m.excluded(r)
+		if movers == nil {
+			out = append(out, m.keptFrom(r)...)
+		}
+		exclude[r.id] = out
+		p.Replicas = append(p.Replicas, m.variable(r, r.spec.Pin, 2*r.spec.Task.Priority))
+	}
+	for _, r := range movers.list() {
+		stated[r.id] = true
+		tasks[r.spec.Task.Name] = true
+		exclude[r.id] = m.excluded(r)
+		pin := r.spec.Pin
+		if movers.pinned[r] {
+			pin = r.home.agent.id
+		}
+		// One above the others of its priority: of two equals the one that serves stays.
+		p.Replicas = append(p.Replicas, m.variable(r, pin, 2*r.spec.Task.Priority+1))
+		p.Current[r.id] = r.home.agent.id
+	}
+	for _, id := range sorted(m.agents) {
+		a := m.agents[id]
+		e := alloc.Environment{Environment: a.env, Foreign: a.others(), Closed: m.closed(a)}
+		if movers == nil {
+			e.Foreign = e.Foreign.Add(a.strays)
+		}
+		for _, rid := range sorted(a.hosted) {
+			h := a.hosted[rid]
+			if movers != nil && (h.drain || h.replica.home == h && h.replica.next != nil || movers.has(h.replica)) {
+				continue
+			}
+			e.Foreign = e.Foreign.Add(h.need())
+			if e.Billing == messages.Whole {
+				e.Billing, e.Price = messages.Share, 0 // it is paid for already
+			}
+			if !h.drain && !h.task.Colocate && tasks[h.task.Name] {
+				s := sibling(h)
+				for stated[s.ID] { // both sides of a move, or the place that r itself is to leave
+					s.ID += "@" + a.id
+				}
+				stated[s.ID] = true
+				p.Replicas = append(p.Replicas, s)
+			}
+		}
+		p.Environments = append(p.Environments, e)
+	}
+	exclusions(&p, exclude)
+	return p
+}
+
+// variable is r as the solver is to place it, with the demand that was measured.
+func (m *Machine) variable(r *replica, pin string, priority int) alloc.Replica {
+	v := r.spec
+	v.Pin = pin
+	work, transfer := v.Task.WorkGFLOP(), v.Task.TransferKbit()
+	v.Task.Demand = r.claimed(v.Task.Demand)
+	v.Task.Work, v.Task.Transfer = &work, &transfer // the defaults come from the demand
+	v.Task.Priority = priority
+	return v
+}
+
+// sibling stands for a placed replica that only keeps others of its task apart.
+func sibling(h *hosting) alloc.Replica {
+	zero := 0.0
+	return alloc.Replica{ID: h.replica.id, Pin: h.agent.id, Task: messages.Task{
+		Name: h.task.Name, Class: h.task.Class, Handler: h.task.HandlerName(), Replicas: 1,
+		Work: &zero, Transfer: &zero, Priority: math.MaxInt,
+	}}
+}
+
+// excluded lists the environments that r must not go to: where it failed, and where it
+// has yet to stop.
+func (m *Machine) excluded(r *replica) []string {
+	out := sorted(r.avoid)
+	for _, h := range r.old {
+		out = append(out, h.agent.id)
+	}
+	return out
+}
+
+// exclusions keeps single replicas off single environments. The solver has no word for
+// that, but it has labels: the replica asks for one that all environments but those
+// have.
+func exclusions(p *alloc.Problem, exclude map[string][]string) {
+	maps.DeleteFunc(exclude, func(_ string, out []string) bool { return len(out) == 0 })
+	if len(exclude) == 0 {
+		return
+	}
+	for i := range p.Environments {
+		e := &p.Environments[i]
+		labels := maps.Clone(e.Labels)
+		if labels == nil {
+			labels = make(map[string]string)
+		}
+		for r := range exclude {
+			labels[mayHave(r)] = "yes"
+		}
+		e.Labels = labels
+	}
+	for i := range p.Replicas {
+		r := &p.Replicas[i]
+		out := exclude[r.ID]
+		if len(out) == 0 {
+			continue
+		}
+		labels := maps.Clone(r.Task.Labels)
+		if labels == nil {
+			labels = make(map[string]string)
+		}
+		labels[mayHave(r.ID)] = "yes"
+		r.Task.Labels = labels
+		for j := range p.Environments {
+			for _, id := range out {
+				if p.Environments[j].ID == id {
+					p.Environments[j].Labels[mayHave(r.ID)] = "no"
+				}
+			}
+		}
+	}
+}
+
+func mayHave(replica string) string { return "may have " + replica }
+
+func (m *Machine) movePrice() float64 {
+	return alloc.Score(m.settings, m.calm.MoveDelay, m.calm.MoveCost)
+}

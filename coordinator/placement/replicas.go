@@ -1,0 +1,340 @@
+package placement
+
+import (
+	"slices"
+	"time"
+
+	"github.com/fleetbus/fleetbus/coordinator/alloc"
+	"github.com/fleetbus/fleetbus/messages"
+)
+
+// replica is one replica that is wanted, or was and has not stopped everywhere.
+type replica struct {
+	id     string
+	spec   alloc.Replica // as it is wanted now
+	wanted bool
+	home   *hosting   // serves, or will
+	next   *hosting   // loads, and takes over when it is ready
+	old    []*hosting // finish what they have and stop
+
+	why     string // it is where it is, or waits
+	waiting bool   // it is not where it should be, and nothing can be done now
+	since   time.Time
+	claim   latch // TFLOPS measured; see load.go
+
+	fails       int // of this home
+	tries       int // how often it was placed anew for failing, since it was last steady
+	retryAt     time.Time
+	failedSince time.Time
+	readySince  time.Time
+	avoid       map[string]time.Time // environment → until when
+}
+
+// hosting is one replica in the document of one agent.
+type hosting struct {
+	replica *replica
+	agent   *agent
+	task    messages.Task // the version that the agent is told to serve
+	rank    int
+	drain   bool
+	state   messages.ReplicaState
+	status  messages.ReplicaStatus
+	since   time.Time
+	changed bool          // since the last document was made
+	term    messages.Term // of the document that last changed it: what an agent says
+	rev     uint64        // of it under an older one does not count
+}
+
+// need is what h takes of its environment.
+func (h *hosting) need() messages.Resources {
+	return h.replica.claimed(h.task.Demand)
+}
+
+// claimed is the demand that the plan counts for r: what was declared, or what was
+// measured where that is more.
+func (r *replica) claimed(declared messages.Resources) messages.Resources {
+	declared.Compute = max(declared.Compute, r.claim.v)
+	return declared
+}
+
+// empty reports whether no document lists r.
+func (r *replica) empty() bool { return r.home == nil && r.next == nil && len(r.old) == 0 }
+
+// serves reports whether h answers requests now.
+func (h *hosting) serves() bool {
+	return h != nil && h.state == messages.ReplicaReady && h.agent.state != messages.AgentLost
+}
+
+// host puts r into the document of a, as its home or as what comes after it.
+func (m *Machine) host(r *replica, a *agent) *hosting {
+	h := &hosting{replica: r, agent: a, task: r.spec.Task, state: messages.ReplicaPending, since: m.now, changed: true}
+	h.status = messages.ReplicaStatus{ID: r.id, State: h.state}
+	a.hosted[r.id] = h
+	m.touch(h)
+	return h
+}
+
+// touch marks what depends on h to be made again.
+func (m *Machine) touch(h *hosting) {
+	m.dirtyDocs[h.agent.id] = true
+	m.dirtyTasks[h.task.Name] = true
+}
+
+// place brings r to a. A home that serves goes on until the new one is ready; one that
+// does not is left at once.
+func (m *Machine) place(r *replica, a *agent, why string) {
+	r.why, r.waiting = why, false
+	if r.home.serves() {
+		r.next = m.host(r, a)
+		m.record("replica_moving", a.id, r.id, "from %s: %s", r.home.agent.id, why)
+		return
+	}
+	left := r.home
+	if m.failing(r) { // the next environment may fail it too: not all of them in a row
+		r.retryAt = m.now.Add(backoff(m.calm.FailBackoff, m.calm.FailBackoffMax, r.tries))
+		r.tries++
+	}
+	r.home, r.since = m.host(r, a), m.now
+	r.fails, r.failedSince, r.readySince = 0, time.Time{}, time.Time{}
+	if left != nil {
+		m.record("replica_moved", a.id, r.id, "from %s: %s", left.agent.id, why)
+		m.retire(left, why)
+		return
+	}
+	m.record("replica_placed", a.id, r.id, "%s", why)
+}
+
+// promote makes the next the home: traffic shifts, then the old home drains. The routes
+// are saved and sent before the document that drains it.
+func (m *Machine) promote(r *replica, why string) {
+	left := r.home
+	r.home, r.next, r.since = r.next, nil, m.now
+	r.fails, r.failedSince, r.readySince = 0, time.Time{}, time.Time{}
+	if r.home.state == messages.ReplicaReady {
+		r.readySince = m.now
+	}
+	m.touch(r.home)
+	if left != nil {
+		m.record("replica_moved", r.home.agent.id, r.id, "from %s: %s", left.agent.id, why)
+		m.retire(left, "it moved to "+r.home.agent.id)
+	}
+}
+
+// rollback gives a move up: the home goes on.
+func (m *Machine) rollback(r *replica, why string) {
+	h := r.next
+	r.next, r.why = nil, "stays: the move to "+h.agent.id+" was given up: "+why
+	m.record("move_given_up", h.agent.id, r.id, "%s", why)
+	m.retire(h, why)
+	m.need("a move was given up")
+}
+
+// retire takes h out of service. An agent that lives is told to drain it and keeps it
+// in its document until it has stopped; of a lost one there is nothing to wait for.
+func (m *Machine) retire(h *hosting, why string) {
+	r := h.replica
+	if r.home == h {
+		r.home = nil
+	}
+	if r.next == h {
+		r.next = nil
+	}
+	if h.agent.state == messages.AgentLost {
+		m.remove(h)
+		return
+	}
+	if !h.drain {
+		h.drain, h.changed, h.state = true, true, messages.ReplicaDraining
+		r.old = append(r.old, h)
+		m.record("replica_draining", h.agent.id, r.id, "%s", why)
+		m.touch(h)
+	}
+}
+
+// remove takes h out of its agent's document: it has stopped, or is gone.
+func (m *Machine) remove(h *hosting) {
+	r := h.replica
+	delete(h.agent.hosted, r.id)
+	m.touch(h)
+	if r.home == h {
+		r.home = nil
+	}
+	if r.next == h {
+		r.next = nil
+	}
+	r.old = slices.DeleteFunc(r.old, func(o *hosting) bool { return o == h })
+	m.left(h)
+	if !r.wanted && r.empty() {
+		delete(m.replicas, r.id)
+	}
+	m.need("room on " + h.agent.id)
+}
+
+// hostLost follows the loss of an agent. What only that agent could serve stays in its
+// document, which waits for it; the plan takes away what it can place elsewhere.
+func (m *Machine) hostLost(h *hosting, removed bool) {
+	r := h.replica
+	h.state = messages.ReplicaPending
+	switch {
+	case h.drain:
+		m.remove(h)
+	case h == r.next:
+		m.rollback(r, "its agent is lost")
+	case r.next != nil:
+		m.promote(r, "agent "+h.agent.id+" is lost: "+h.agent.why)
+	case removed:
+		m.remove(h)
+	}
+}
+
+// observe folds what an agent that has applied (term, rev) says of its replicas.
+func (m *Machine) observe(a *agent, term messages.Term, rev uint64, list []messages.ReplicaStatus) {
+	seen := make(map[*hosting]bool, len(list))
+	for i := range list {
+		if h := a.hosted[list[i].ID]; h != nil {
+			seen[h] = true
+			m.status(h, term, rev, list[i])
+		}
+	}
+	if len(seen) >= len(a.hosted) {
+		return
+	}
+	for _, id := range sorted(a.hosted) {
+		if h := a.hosted[id]; !seen[h] {
+			gone := messages.ReplicaStatus{ID: id, State: messages.ReplicaPending}
+			if h.drain {
+				gone.State = messages.ReplicaStopped
+			}
+			m.status(h, term, rev, gone)
+		}
+	}
+}
+
+func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st messages.ReplicaStatus) {
+	if h.changed || !reached(term, rev, h.term, h.rev) {
+		return // said before it knew
+	}
+	r, before := h.replica, h.state
+	h.state, h.status = st.State, st
+	if h.drain {
+		if st.State == messages.ReplicaStopped || st.State == messages.ReplicaFailed {
+			m.record("replica_stopped", h.agent.id, r.id, "it has finished what it had")
+			m.remove(h)
+		}
+		return
+	}
+	if before == st.State {
+		return
+	}
+	m.dirtyTasks[h.task.Name] = true
+	switch st.State {
+	case messages.ReplicaReady:
+		if h == r.home && (r.waiting || before == messages.ReplicaFailed) {
+			r.waiting, r.why = false, "it serves again on "+h.agent.id
+		}
+		m.record("replica_ready", h.agent.id, r.id, "%s", r.why)
+		if h == r.next {
+			m.promote(r, r.why)
+		} else {
+			r.readySince, r.failedSince = m.now, time.Time{}
+		}
+	case messages.ReplicaFailed:
+		m.failed(h, st.Reason)
+	case messages.ReplicaStopped:
+		// Nobody told it to: its agent leaves, or it is a kind of failure.
+		if m.closed(h.agent) == "" {
+			h.state = messages.ReplicaFailed
+			m.failed(h, "it stopped by itself")
+		} else if h == r.next {
+			m.rollback(r, "its agent leaves")
+		} else {
+			m.need("replica " + r.id + " stopped")
+		}
+	}
+	if before == messages.ReplicaReady && h == r.home {
+		r.readySince = time.Time{}
+	}
+}
+
+// reached reports whether (term, rev) is not older than (wantTerm, want).
+func reached(term messages.Term, rev uint64, wantTerm messages.Term, want uint64) bool {
+	if c := term.Compare(wantTerm); c != 0 {
+		return c > 0
+	}
+	return rev >= want
+}
+
+// failed follows the failure of a replica on its agent, which tries again by itself.
+func (m *Machine) failed(h *hosting, why string) {
+	r := h.replica
+	if why == "" {
+		why = "no reason given"
+	}
+	m.record("replica_failed", h.agent.id, r.id, "%s", why)
+	if h == r.next {
+		m.shun(r, h.agent.id)
+		m.rollback(r, "it failed there: "+why)
+		return
+	}
+	r.fails++
+	r.failedSince = m.now
+	r.why = "failed on " + h.agent.id + ": " + why
+	if r.fails >= m.calm.FailLimit {
+		m.shun(r, h.agent.id)
+		if m.failing(r) {
+			m.need("replica " + r.id + " keeps failing")
+		}
+	}
+}
+
+// shun keeps r off an environment for a while.
+func (m *Machine) shun(r *replica, env string) {
+	if r.spec.Pin != "" {
+		return // there is no other
+	}
+	if r.avoid == nil {
+		r.avoid = make(map[string]time.Time)
+	}
+	r.avoid[env] = m.now.Add(m.calm.AvoidFor)
+}
+
+// failing reports whether r is to be tried elsewhere now.
+func (m *Machine) failing(r *replica) bool {
+	return r.home != nil && r.home.state == messages.ReplicaFailed && !m.now.Before(r.retryAt) && m.shuns(r, r.home.agent.id)
+}
+
+func (m *Machine) shuns(r *replica, env string) bool { return m.now.Before(r.avoid[env]) }
+
+// age does what time alone brings about for a replica.
+func (m *Machine) age(r *replica) {
+	if r.next != nil {
+		if m.now.Sub(r.next.since) >= m.calm.LoadFor {
+			m.shun(r, r.next.agent.id)
+			m.rollback(r, "it was not ready after "+m.calm.LoadFor.String())
+		} else {
+			m.at(r.next.since.Add(m.calm.LoadFor))
+		}
+	}
+	for _, env := range sorted(r.avoid) {
+		if !m.shuns(r, env) {
+			delete(r.avoid, env)
+		}
+	}
+	h := r.home
+	if h == nil {
+		return
+	}
+	if h.state == messages.ReplicaReady && !r.readySince.IsZero() && m.now.Sub(r.readySince) >= m.calm.SteadyAfter {
+		r.fails, r.tries = 0, 0
+	}
+	if h.state == messages.ReplicaFailed && h.agent.state != messages.AgentLost {
+		if !m.shuns(r, h.agent.id) && m.now.Sub(r.failedSince) >= m.calm.FailedFor {
+			m.shun(r, h.agent.id)
+		}
+		if m.failing(r) {
+			m.need("replica " + r.id + " keeps failing")
+		} else {
+			m.at(r.retryAt)
+		}
+	}
+}

@@ -1,0 +1,186 @@
+package placement
+
+import (
+	"cmp"
+	"math"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/fleetbus/fleetbus/coordinator/alloc"
+	"github.com/fleetbus/fleetbus/messages"
+)
+
+// routeTable is the plan as clients read it, and how far it has gone out.
+type routeTable struct {
+	tasks  map[string]messages.TaskRoute
+	rev    uint64 // of what is in tasks; 0 before the first
+	saved  uint64
+	saving uint64
+	sent   uint64
+	retry  time.Time
+	tries  int
+}
+
+// rank orders the environments of a task by modelled delay, site by site: those nearest
+// to the requesters get rank 0, equal delays share a rank.
+func (m *Machine) rank(task string) {
+	bySite := make(map[string][]*hosting)
+	for _, r := range m.ofTask(task) {
+		for _, h := range []*hosting{r.home, r.next} {
+			if h != nil {
+				site := h.agent.env.Site
+				bySite[site] = append(bySite[site], h)
+			}
+		}
+	}
+	for _, list := range bySite {
+		slices.SortFunc(list, func(a, b *hosting) int {
+			return cmp.Or(cmp.Compare(delay(a), delay(b)), cmp.Compare(a.agent.id, b.agent.id))
+		})
+		rank := -1
+		for i, h := range list {
+			if i == 0 || delay(h) != delay(list[i-1]) {
+				rank = min(rank+1, messages.MaxRank)
+			}
+			if h.rank != rank {
+				h.rank = rank
+				m.dirtyDocs[h.agent.id] = true
+			}
+		}
+	}
+}
+
+// ofTask returns the replicas of a task, sorted. Their ids share a prefix, so a scan
+// of all would do; it is the map's order that must not show.
+func (m *Machine) ofTask(task string) []*replica {
+	var out []*replica
+	for _, r := range m.replicas {
+		if r.spec.Task.Name == task {
+			out = append(out, r)
+		}
+	}
+	slices.SortFunc(out, func(a, b *replica) int { return cmp.Compare(a.id, b.id) })
+	return out
+}
+
+// delay of a hosting as the model has it, ms, rounded to a microsecond: rounding errors
+// of float64 must not make two ranks of equal machines.
+func delay(h *hosting) float64 {
+	return math.Round(alloc.Delay(h.task, h.agent.env)*1000) / 1000
+}
+
+// route makes the route of a task. Lost agents are not in it. Neither are stale ones,
+// where another replica is ready or the task is an action: to command a robot whose
+// data connection is dead would end in an unknown outcome.
+func (m *Machine) route(t messages.Task) messages.TaskRoute {
+	out := messages.TaskRoute{Task: t}
+	var stale []messages.Route
+	ready := false
+	for _, r := range m.ofTask(t.Name) {
+		if r.waiting && out.Waiting == "" && r.wanted {
+			out.Waiting = r.id + ": " + r.why
+		}
+		h := r.home
+		if h == nil || h.drain || h.agent.state == messages.AgentLost {
+			continue
+		}
+		e := messages.Route{ID: r.id, Agent: h.agent.id, Inc: h.agent.inc, Tier: h.agent.env.Tier, Site: h.agent.env.Site,
+			State: h.state, Rank: h.rank, Delay: delay(h)}
+		if h.agent.state == messages.AgentStale && h.agent.heard {
+			stale = append(stale, e)
+			continue
+		}
+		ready = ready || e.State == messages.ReplicaReady
+		out.Replicas = append(out.Replicas, e)
+	}
+	if !ready && t.Class != messages.Action {
+		out.Replicas = append(out.Replicas, stale...)
+	}
+	slices.SortFunc(out.Replicas, func(a, b messages.Route) int {
+		return cmp.Or(cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.Agent, b.Agent), cmp.Compare(a.ID, b.ID))
+	})
+	return out
+}
+
+// flushRoutes makes the routes of the tasks that changed anew and asks for them to be
+// stored. They are broadcast when that is done.
+func (m *Machine) flushRoutes() {
+	t := &m.routes
+	if t.tasks == nil {
+		t.tasks = make(map[string]messages.TaskRoute)
+	}
+	changed := false
+	for _, name := range sorted(m.dirtyTasks) {
+		task, ok := m.task(name)
+		old, had := t.tasks[name]
+		if !ok {
+			delete(t.tasks, name)
+			changed = changed || had
+			continue
+		}
+		if route := m.route(task); !had || !reflect.DeepEqual(route, old) {
+			t.tasks[name] = route
+			changed = true
+		}
+	}
+	if changed || t.rev == 0 {
+		t.rev++
+		t.tries, t.retry = 0, time.Time{}
+	}
+	m.saveRoutes()
+}
+
+func (m *Machine) saveRoutes() {
+	t := &m.routes
+	switch {
+	case t.saving != 0 || t.saved == t.rev || t.rev == 0:
+	case m.now.Before(t.retry):
+		m.at(t.retry)
+	default:
+		t.saving = t.rev
+		m.saves = append(m.saves, SaveRoutes{m.Routes()})
+	}
+}
+
+// routesSaved follows a save. The routes are broadcast even where it failed: they say
+// where requests may go now, clients take the newer of both, and while a raft group
+// elects its leader a dead agent would stay in them for 4 to 9 s.
+func (m *Machine) routesSaved(term messages.Term, rev uint64, ok bool) {
+	t := &m.routes
+	if !m.leading || term != m.term || rev != t.saving {
+		return
+	}
+	t.saving = 0
+	if ok {
+		t.saved, t.tries = rev, 0
+	} else {
+		t.retry = m.now.Add(backoff(m.calm.SaveRetry, m.calm.SaveRetryMax, t.tries))
+		t.tries++
+		m.at(t.retry)
+	}
+	if ok && rev != t.rev {
+		return // what is stored is old already; the newest is stored next, and then sent
+	}
+	if t.sent < t.rev {
+		t.sent = t.rev
+		m.sends = append(m.sends, BroadcastRoutes{m.Routes()})
+		for _, id := range sorted(m.docs) { // the documents that waited for them
+			if d := m.docs[id]; d.after != 0 && d.after <= t.sent {
+				d.after = 0
+				if d.stored() && !d.confirmed() {
+					m.send(d)
+				}
+			}
+		}
+	}
+}
+
+// Routes returns the plan as clients read it. Every call makes a new one.
+func (m *Machine) Routes() messages.Routes {
+	out := messages.Routes{V: messages.Version, Term: m.term, Rev: m.routes.rev}
+	for _, name := range sorted(m.routes.tasks) {
+		out.Tasks = append(out.Tasks, m.routes.tasks[name])
+	}
+	return out
+}
