@@ -1,0 +1,272 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fleetbus/fleetbus/coordinator/placement"
+	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/messages/bus"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
+	"golang.org/x/sync/errgroup"
+)
+
+// Config is what a coordinator needs to know. Fleet and ID are needed.
+type Config struct {
+	Fleet    string
+	ID       string        // its name, for people; two may share one
+	Replicas int           // of streams and buckets that it has to make; 0: see bus.New
+	LeaseTTL time.Duration // whole seconds, at least MinLeaseTTL; 0 means DefaultLeaseTTL
+	Logger   *slog.Logger  // nil: slog.Default()
+	Version  string        // of the program, for people
+}
+
+// Coordinator is one coordinator. Its methods may be called from many goroutines, Run
+// once.
+type Coordinator struct {
+	nc  *nats.Conn
+	cfg Config
+	log *slog.Logger
+	bus *bus.Bus
+
+	nonce   string // tells two coordinators of one ID apart in the lease
+	garbage bus.Garbage
+	events  chan placement.Event
+	asks    chan chan messages.State
+	work    queue
+	link    linkState
+
+	mu      sync.Mutex
+	missing map[string]bool // what must be known before leading makes sense
+	ready   chan struct{}   // closed when nothing is missing
+
+	tenure atomic.Pointer[reign] // nil while somebody else may lead
+}
+
+// eventBuffer is how many events may wait for the Machine: two seconds of the beats of
+// 1,000 agents while it makes a plan. What does not fit waits in the connection.
+const eventBuffer = 2048
+
+const (
+	haveAgents  = "agents"
+	haveDesired = "desired"
+)
+
+// New makes a coordinator. It starts nothing; what is wrong with the configuration is
+// Run's error.
+func New(nc *nats.Conn, cfg Config) *Coordinator {
+	if cfg.LeaseTTL == 0 {
+		cfg.LeaseTTL = DefaultLeaseTTL
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	return &Coordinator{
+		nc: nc, cfg: cfg, log: cfg.Logger, nonce: nuid.Next(),
+		events: make(chan placement.Event, eventBuffer), asks: make(chan chan messages.State), work: newQueue(), link: newLinkState(),
+		missing: map[string]bool{haveAgents: true, haveDesired: true}, ready: make(chan struct{}),
+	}
+}
+
+func (c Config) check() error {
+	if err := messages.CheckName("coordinator", c.ID); err != nil {
+		return err
+	}
+	if c.LeaseTTL < MinLeaseTTL || c.LeaseTTL%time.Second != 0 {
+		return messages.Errorf(messages.CodeBadRequest, "lease ttl: found %v, allowed are whole seconds from %v", c.LeaseTTL, MinLeaseTTL)
+	}
+	return nil
+}
+
+// Run coordinates until ctx ends, and returns when all its goroutines are gone. A server
+// that is away, or loses everything, is no error: it tries on. The error is a
+// *messages.Error about the configuration, or nil.
+func (c *Coordinator) Run(ctx context.Context) error {
+	if err := c.cfg.check(); err != nil {
+		return err
+	}
+	var err error
+	if c.bus, err = bus.New(c.nc, c.cfg.Fleet, c.cfg.Replicas); err != nil {
+		return err
+	}
+	stop, err := c.listen(ctx)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	all, ctx := errgroup.WithContext(ctx)
+	for _, part := range []func(context.Context){c.own, c.perform, c.watchLink, c.watchAgents, c.watchDesired, c.lead} {
+		all.Go(func() error {
+			part(ctx)
+			return nil
+		})
+	}
+	return all.Wait()
+}
+
+// listen subscribes to what agents say.
+func (c *Coordinator) listen(ctx context.Context) (stop func(), err error) {
+	var subs []*nats.Subscription
+	stop = func() {
+		for _, s := range subs {
+			_ = s.Unsubscribe() // fails only for a closed connection
+		}
+	}
+	on := func(kind messages.Kind, take func(agent string, data []byte) (placement.Event, error)) error {
+		pattern := c.bus.Subject(kind, "").String()
+		sub, err := c.nc.Subscribe(pattern, func(m *nats.Msg) {
+			s, err := messages.ParseSubject(m.Subject)
+			var ev placement.Event
+			if err == nil {
+				ev, err = take(s.Agent, m.Data)
+			}
+			if err != nil {
+				c.garbage.Note(c.log, string(kind), err)
+				return
+			}
+			c.feed(ctx, ev)
+		})
+		if err != nil {
+			return bus.Explain(err, "subscribe to "+pattern)
+		}
+		subs = append(subs, sub)
+		return nil
+	}
+	// The subject signs a message: whatever its body says of its sender must agree.
+	err = errors.Join(
+		on(messages.KindHeartbeat, func(agent string, data []byte) (placement.Event, error) {
+			var hb messages.Heartbeat
+			err := messages.Decode(data, &hb)
+			return placement.Heartbeat{Heartbeat: hb}, signed(err, agent, hb.Agent)
+		}),
+		on(messages.KindGoodbye, func(agent string, data []byte) (placement.Event, error) {
+			var g messages.Goodbye
+			err := messages.Decode(data, &g)
+			return placement.Goodbye{Goodbye: g}, signed(err, agent, g.Agent)
+		}))
+	if err != nil {
+		stop()
+		return nil, err
+	}
+	return stop, nil
+}
+
+func signed(err error, subject, body string) error {
+	if err == nil && subject != body {
+		err = messages.Errorf(messages.CodeBadRequest, "sent by %q in the name of %q", subject, body)
+	}
+	return err
+}
+
+// feed hands an event to the Machine's goroutine.
+func (c *Coordinator) feed(ctx context.Context, ev placement.Event) {
+	select {
+	case c.events <- ev:
+	case <-ctx.Done():
+	}
+}
+
+// have notes that something is known.
+func (c *Coordinator) have(what string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.missing[what] {
+		return
+	}
+	delete(c.missing, what)
+	if len(c.missing) == 0 {
+		close(c.ready)
+	}
+}
+
+// own is the goroutine that owns the Machine.
+func (c *Coordinator) own(ctx context.Context) {
+	m := placement.New(placement.Calm{})
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		var ev placement.Event
+		select {
+		case <-ctx.Done():
+			return
+		case answer := <-c.asks:
+			answer <- m.State()
+			continue
+		case ev = <-c.events:
+		case <-timer.C:
+			ev = placement.Tick{}
+		}
+		now := time.Now()
+		for _, e := range m.Step(now, ev) {
+			if w, ok := e.(placement.WakeAt); ok {
+				timer.Reset(w.At.Sub(now))
+			} else {
+				c.work.put(e)
+			}
+		}
+	}
+}
+
+// state asks the Machine's goroutine.
+func (c *Coordinator) state(ctx context.Context) (messages.State, bool) {
+	answer := make(chan messages.State, 1)
+	select {
+	case c.asks <- answer:
+		s := <-answer
+		s.Leader, s.Bad = c.cfg.ID, c.garbage.Counts()
+		return s, true
+	case <-ctx.Done():
+		return messages.State{}, false
+	}
+}
+
+// linkState tells whoever waits that the connection came back.
+type linkState struct {
+	mu   sync.Mutex
+	back chan struct{} // closed at the next reconnection
+}
+
+func newLinkState() linkState { return linkState{back: make(chan struct{})} }
+
+// reconnects returns a channel that is closed at the next reconnection.
+func (c *Coordinator) reconnects() <-chan struct{} {
+	c.link.mu.Lock()
+	defer c.link.mu.Unlock()
+	return c.link.back
+}
+
+// watchLink tells the Machine of its own connection: silence means nothing while nobody
+// can be heard.
+func (c *Coordinator) watchLink(ctx context.Context) {
+	changes := c.nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
+	defer c.nc.RemoveStatusListener(changes)
+	if c.nc.IsConnected() {
+		c.feed(ctx, placement.LinkUp{})
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case s, ok := <-changes:
+			if !ok {
+				changes = nil // the connection was closed; only ctx is left to wait for
+				continue
+			}
+			if s != nats.CONNECTED {
+				c.feed(ctx, placement.LinkDown{})
+				continue
+			}
+			c.bus.Forget()
+			c.feed(ctx, placement.LinkUp{})
+			c.link.mu.Lock()
+			close(c.link.back)
+			c.link.back = make(chan struct{})
+			c.link.mu.Unlock()
+		}
+	}
+}

@@ -1,0 +1,231 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/fleetbus/fleetbus/coordinator/placement"
+	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/messages/bus"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// followEvery is how often a follower tries for the lease. It is small beside the least
+// ttl, and a try costs the server one read of a sequence number.
+const followEvery = 500 * time.Millisecond
+
+// releaseTimeout bounds the last word of a leader that is stopped. If it is not heard the
+// lease expires.
+const releaseTimeout = time.Second
+
+// reign is the time in which this coordinator leads under one term.
+type reign struct {
+	term   messages.Term
+	tenure atomic.Pointer[tenure] // renewed by lead, read by perform
+	ended  chan struct{}          // closed by depose
+	over   atomic.Bool
+
+	// Owned by perform once the reign is in force: what compare-and-set compares with.
+	placements bus.KV
+	revs       map[string]uint64
+	routes     bus.KV
+	routesRev  uint64
+}
+
+func (r *reign) mayAct(now time.Time) bool { return !r.over.Load() && r.tenure.Load().mayAct(now) }
+
+// depose ends a reign, once.
+func (c *Coordinator) depose(r *reign, why string) {
+	if r.over.Swap(true) {
+		return
+	}
+	c.tenure.CompareAndSwap(r, nil)
+	c.log.Warn("leads no more", "term", r.term, "reason", why)
+	close(r.ended)
+}
+
+// lead holds the lease whenever it can be had.
+func (c *Coordinator) lead(ctx context.Context) {
+	// A leader that does not know the fleet would take it for lost.
+	select {
+	case <-c.ready:
+	case <-ctx.Done():
+		return
+	}
+	l := &lease{bus: c.bus, holder: c.cfg.ID + "/" + c.nonce, ttl: c.cfg.LeaseTTL}
+	failing := false
+	for ctx.Err() == nil {
+		if !c.nc.IsConnected() {
+			sleep(ctx, followEvery)
+			continue
+		}
+		term, t, err := l.acquire(ctx)
+		if err != nil {
+			if !errors.Is(err, errHeld) && ctx.Err() == nil && !failing {
+				failing = true
+				c.log.Warn("cannot take the lease; trying on", "error", err)
+			}
+			sleep(ctx, followEvery)
+			continue
+		}
+		failing = false
+		c.rule(ctx, l, term, t)
+	}
+}
+
+// rule leads under a term until the lease is lost or ctx ends.
+func (c *Coordinator) rule(ctx context.Context, l *lease, term messages.Term, t tenure) {
+	r := &reign{term: term, ended: make(chan struct{})}
+	r.tenure.Store(&t)
+	loaded, err := c.loadSaved(ctx, r)
+	if err != nil {
+		c.log.Warn("cannot read what is placed; giving the lease back", "error", err)
+		c.giveBack(l)
+		sleep(ctx, followEvery)
+		return
+	}
+	stop, err := c.answerState(ctx)
+	if err != nil {
+		c.log.Warn("cannot answer for the fleet; giving the lease back", "error", err)
+		c.giveBack(l)
+		return
+	}
+	defer stop()
+	c.log.Info("leads", "term", term, "id", c.cfg.ID)
+	c.work.put(r) // before the Machine can put anything of this term
+	c.tenure.Store(r)
+	c.feed(ctx, loaded)
+	c.feed(ctx, placement.Elected{Term: term})
+	why := c.keep(ctx, l, r)
+	c.depose(r, why)
+	c.feed(ctx, placement.Deposed{Reason: why})
+	if ctx.Err() != nil {
+		c.giveBack(l)
+	}
+}
+
+// keep renews the lease until it cannot, and says why.
+func (c *Coordinator) keep(ctx context.Context, l *lease, r *reign) string {
+	t := *r.tenure.Load()
+	next := time.Until(t.renewAt())
+	for {
+		timer := time.NewTimer(next)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return "it was stopped"
+		case <-r.ended:
+			timer.Stop()
+			return "a save was refused"
+		case <-timer.C:
+		}
+		if !t.mayAct(time.Now()) {
+			return "the lease could not be renewed in time"
+		}
+		before := time.Now()
+		try, cancel := context.WithDeadline(ctx, t.stopAt())
+		err := l.renew(try)
+		cancel()
+		switch {
+		case err == nil:
+			t.proven = before
+			r.tenure.Store(&tenure{ttl: t.ttl, proven: before})
+			next = time.Until(t.renewAt())
+		case errors.Is(err, errHeld):
+			return "the lease is somebody else's, or expired"
+		default:
+			c.log.Warn("lease not renewed; trying again", "error", err)
+			next = t.ttl / 12
+		}
+	}
+}
+
+// giveBack releases the lease so that another leads at once.
+func (c *Coordinator) giveBack(l *lease) {
+	ctx, cancel := context.WithTimeout(context.Background(), releaseTimeout)
+	defer cancel()
+	if err := l.release(ctx); err != nil {
+		c.log.Debug("lease not given back; it expires", "error", err)
+	}
+}
+
+// loadSaved reads what is saved, with the revisions that later saves must follow.
+func (c *Coordinator) loadSaved(ctx context.Context, r *reign) (placement.PlacementsLoaded, error) {
+	var out placement.PlacementsLoaded
+	ctx, cancel := context.WithDeadline(ctx, r.tenure.Load().stopAt())
+	defer cancel()
+	if err := c.bus.Events(ctx); err != nil {
+		return out, err
+	}
+	var err error
+	if r.placements, err = c.bus.KV(ctx, bus.Placements); err != nil {
+		return out, err
+	}
+	if r.routes, err = c.bus.KV(ctx, bus.RoutesKV); err != nil {
+		return out, err
+	}
+	r.revs = make(map[string]uint64)
+	w, err := r.placements.WatchAll(ctx)
+	if err != nil {
+		return out, bus.Explain(err, "read the placements")
+	}
+	defer func() { _ = w.Stop() }() // fails only without a connection
+	for more := true; more; {
+		select {
+		case <-ctx.Done():
+			return out, bus.Explain(ctx.Err(), "read the placements")
+		case e, ok := <-w.Updates():
+			if !ok {
+				return out, messages.Errorf(messages.CodeUnavailable, "read the placements: the connection was lost meanwhile")
+			}
+			if more = e != nil; !more || e.Operation() != jetstream.KeyValuePut {
+				continue
+			}
+			r.revs[e.Key()] = e.Revision()
+			var doc messages.Placement
+			if err := messages.Decode(e.Value(), &doc); err != nil {
+				c.garbage.Note(c.log, "saved placement", err)
+				continue
+			}
+			out.Docs = append(out.Docs, doc)
+		}
+	}
+	e, err := r.routes.Get(ctx, bus.KeyRoutes)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return out, nil
+	}
+	if err != nil {
+		return out, bus.Explain(err, "read the routes")
+	}
+	r.routesRev = e.Revision()
+	var routes messages.Routes
+	if err := messages.Decode(e.Value(), &routes); err != nil {
+		c.garbage.Note(c.log, "saved routes", err)
+		return out, nil
+	}
+	out.Routes = &routes
+	return out, nil
+}
+
+// answerState answers ReadState while this coordinator leads.
+func (c *Coordinator) answerState(ctx context.Context) (stop func(), err error) {
+	sub, err := c.nc.Subscribe(StateSubject(c.cfg.Fleet), func(m *nats.Msg) {
+		s, ok := c.state(ctx)
+		if !ok {
+			return
+		}
+		data, err := messages.Encode(&s)
+		if err != nil {
+			c.log.Warn("the state is too large to send", "error", err)
+			return
+		}
+		_ = m.Respond(data) // whoever asked may be gone
+	})
+	if err != nil {
+		return nil, bus.Explain(err, "answer for the state")
+	}
+	return func() { _ = sub.Unsubscribe() }, nil
+}

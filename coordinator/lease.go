@@ -1,0 +1,112 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"time"
+
+	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/messages/bus"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// DefaultLeaseTTL is longer than a raft group needs to elect a leader after its own was
+// killed (4 to 9 s): a shorter lease would unseat the coordinator whenever a NATS server
+// dies. The price is that after a coordinator's death nothing is placed anew for up to
+// ttl + 2 s (the server looks for expired keys once a second); requests do not notice.
+const DefaultLeaseTTL = 10 * time.Second
+
+// MinLeaseTTL: TTLs are whole seconds, and three renewals must fit into one.
+const MinLeaseTTL = 2 * time.Second
+
+// tenure is what a leader knows of its own lease, on its own monotonic clock. It is pure.
+//
+//   - It renews every ttl/3: two renewals may fail before the lease is in danger.
+//   - It stops acting at ttl − margin, counted from before the renewal was sent: the
+//     server cannot let the lease expire earlier than ttl after that. The margin, a sixth
+//     of ttl, is for what is already on its way to an agent.
+type tenure struct {
+	ttl    time.Duration
+	proven time.Time // before the last renewal that is known to have worked was sent
+}
+
+func (t tenure) renewAt() time.Time { return t.proven.Add(t.ttl / 3) }
+func (t tenure) stopAt() time.Time  { return t.proven.Add(t.ttl - t.ttl/6) }
+
+// mayAct reports whether at now nobody else can hold the lease.
+func (t tenure) mayAct(now time.Time) bool { return now.Before(t.stopAt()) }
+
+// lease acquires and keeps the lease.
+type lease struct {
+	bus    *bus.Bus
+	holder string
+	ttl    time.Duration
+	kv     bus.KV
+	rev    uint64 // of the last write that is known to be ours
+}
+
+// errHeld says that somebody else holds the lease.
+var errHeld = errors.New("somebody else holds the lease")
+
+// acquire tries to take the lease. The term is its revision.
+func (l *lease) acquire(ctx context.Context) (messages.Term, tenure, error) {
+	kv, err := l.bus.KV(ctx, bus.LeaseKV)
+	if err != nil {
+		return messages.Term{}, tenure{}, err
+	}
+	l.kv = kv
+	data, err := messages.Encode(&messages.Lease{Holder: l.holder})
+	if err != nil {
+		return messages.Term{}, tenure{}, err
+	}
+	before := time.Now()
+	rev, err := kv.Create(ctx, bus.KeyLeader, data, jetstream.KeyTTL(l.ttl))
+	if errors.Is(err, jetstream.ErrKeyExists) {
+		return messages.Term{}, tenure{}, errHeld
+	}
+	if err != nil {
+		// Whether it was written is not known. If it was, it expires: a lease that we do not
+		// know to have is one that we do not have.
+		return messages.Term{}, tenure{}, bus.Explain(err, "take the lease")
+	}
+	l.rev = rev
+	return messages.Term{Epoch: kv.Epoch, Revision: rev}, tenure{ttl: l.ttl, proven: before}, nil
+}
+
+// renew extends the lease. kv.Update would drop the key's TTL, so the renewal is a
+// publish to the key's subject, with the TTL and with the revision that it must follow.
+// errHeld says that the lease is lost for good; any other error leaves it open.
+func (l *lease) renew(ctx context.Context) error {
+	data, err := messages.Encode(&messages.Lease{Holder: l.holder})
+	if err != nil {
+		return err
+	}
+	m := &nats.Msg{Subject: bus.BucketSubject(l.bus.Fleet, bus.LeaseKV, bus.KeyLeader), Data: data, Header: nats.Header{}}
+	m.Header.Set(jetstream.MsgTTLHeader, strconv.FormatInt(int64(l.ttl/time.Second), 10)+"s")
+	ack, err := l.bus.JS.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(l.rev), jetstream.WithRetryAttempts(0))
+	if err == nil {
+		l.rev = ack.Sequence
+		return nil
+	}
+	// The renewal may have arrived although its confirmation did not: read the key back.
+	e, getErr := l.kv.Get(ctx, bus.KeyLeader)
+	switch {
+	case errors.Is(getErr, jetstream.ErrKeyNotFound):
+		return errHeld // it expired; whoever is first takes it
+	case getErr != nil:
+		return bus.Explain(err, "renew the lease")
+	}
+	var held messages.Lease
+	if messages.Decode(e.Value(), &held) != nil || held.Holder != l.holder {
+		return errHeld
+	}
+	l.rev = e.Revision()
+	return nil
+}
+
+// release gives the lease back, so that another leads at once.
+func (l *lease) release(ctx context.Context) error {
+	return bus.Explain(l.kv.Delete(ctx, bus.KeyLeader, jetstream.LastRevision(l.rev)), "give the lease back")
+}

@@ -1,0 +1,249 @@
+package coordinator
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/fleetbus/fleetbus/coordinator/placement"
+	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/messages/bus"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Times of effects. They depend on one another:
+//
+//   - sendTimeout: an agent acknowledges a document before it loads anything, so a second
+//     is a hundred times what it takes; it equals the Machine's first resend.
+//   - saveTimeout is below the shortest tenure's last stretch, so that a save is never
+//     under way when another may lead; and a group without a leader answers nothing for
+//     longer anyway, so the Machine's retries do the waiting.
+//   - rebroadcastEvery heals whoever missed the routes; clients also read the saved copy
+//     every 10 s.
+//   - dropTimeout is for work that may fail: what it removes is small, and is made again by
+//     whoever needs it.
+const (
+	sendTimeout      = time.Second
+	saveTimeout      = time.Second
+	rebroadcastEvery = 5 * time.Second
+	dropTimeout      = 5 * time.Second
+)
+
+// queue holds what the Machine wants done. It has no bound: the Machine has at most one
+// save under way for an agent, so it cannot grow beyond a few entries for each.
+type queue struct {
+	mu    *sync.Mutex
+	list  []any
+	ready chan struct{}
+}
+
+func newQueue() queue { return queue{mu: new(sync.Mutex), ready: make(chan struct{}, 1)} }
+
+func (q *queue) put(e any) {
+	q.mu.Lock()
+	q.list = append(q.list, e)
+	q.mu.Unlock()
+	select {
+	case q.ready <- struct{}{}:
+	default:
+	}
+}
+
+func (q *queue) take() []any {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	list := q.list
+	q.list = nil
+	return list
+}
+
+// performer does effects. One goroutine owns it; sends run beside it.
+type performer struct {
+	c     *Coordinator
+	reign *reign // whose effects are done; nil for none
+	sends sync.WaitGroup
+	last  []byte // the routes as they were broadcast last
+}
+
+// perform is the goroutine that does what the Machine says.
+func (c *Coordinator) perform(ctx context.Context) {
+	p := &performer{c: c}
+	defer p.sends.Wait()
+	again := time.NewTicker(rebroadcastEvery)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+			if r := c.tenure.Load(); r != nil && r == p.reign && p.last != nil {
+				p.publish(messages.Subject{Kind: messages.KindRoutes, Fleet: c.cfg.Fleet, Site: messages.FleetSite}, p.last)
+			}
+			continue
+		case <-c.work.ready:
+		}
+		for _, e := range c.work.take() {
+			p.do(ctx, e)
+		}
+	}
+}
+
+// do does one effect. Only those of the reign that is in force are done.
+func (p *performer) do(ctx context.Context, e any) {
+	if r, ok := e.(*reign); ok {
+		p.reign, p.last = r, nil
+		return
+	}
+	r := p.c.tenure.Load()
+	if r == nil || r != p.reign || !r.mayAct(time.Now()) {
+		return
+	}
+	switch e := e.(type) {
+	case placement.SavePlacement:
+		if e.Doc.Term == r.term {
+			p.savePlacement(ctx, r, e.Doc)
+		}
+	case placement.SaveRoutes:
+		if e.Routes.Term == r.term {
+			p.saveRoutes(ctx, r, e.Routes)
+		}
+	case placement.SendPlacement:
+		if e.Doc.Term == r.term {
+			p.sends.Go(func() { p.send(ctx, e) })
+		}
+	case placement.BroadcastRoutes:
+		data, err := messages.Encode(&e.Routes)
+		if err != nil {
+			p.c.log.Error("routes cannot be sent", "error", err)
+			return
+		}
+		p.last = data
+		p.publish(messages.Subject{Kind: messages.KindRoutes, Fleet: p.c.cfg.Fleet, Site: messages.FleetSite}, data)
+	case placement.Record:
+		p.record(e.Event)
+	case placement.DropConsumer:
+		p.sends.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, dropTimeout)
+			defer cancel()
+			if err := p.c.bus.DeleteConsumer(ctx, e.Site, e.Class, e.Task); err != nil {
+				p.c.log.Warn("consumer of a deleted task not removed", "task", e.Task, "error", err)
+			}
+		})
+	}
+}
+
+// publish sends what may be lost.
+func (p *performer) publish(s messages.Subject, data []byte) {
+	if err := p.c.nc.Publish(s.String(), data); err != nil {
+		p.c.log.Debug("not sent", "subject", s.String(), "error", err)
+	}
+}
+
+// record logs an event and publishes it to the event stream: best effort, for people.
+func (p *performer) record(e messages.Event) {
+	p.c.log.Info(e.Kind, "agent", e.Agent, "replica", e.ID, "reason", e.Reason)
+	data, err := messages.Encode(&e)
+	if err != nil {
+		return
+	}
+	p.publish(messages.Subject{Kind: messages.KindEvent, Fleet: p.c.cfg.Fleet, Site: messages.FleetSite, ID: e.Kind}, data)
+}
+
+// save writes data under a key by compare-and-set and returns the new revision. Where
+// somebody else wrote the key, theirs decides: of a newer term it deposes us, an older
+// one's is written over.
+func (p *performer) save(ctx context.Context, r *reign, kv bus.KV, key string, rev uint64, data []byte, termOf func([]byte) (messages.Term, error)) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+	defer cancel()
+	write := func(rev uint64) (uint64, error) {
+		if rev == 0 {
+			return kv.Create(ctx, key, data)
+		}
+		return kv.Update(ctx, key, data, rev)
+	}
+	n, err := write(rev)
+	if err == nil || bus.Explain(err, "").(*messages.Error).Code != messages.CodeConflict && !errors.Is(err, jetstream.ErrKeyExists) {
+		return n, bus.Explain(err, "save "+key)
+	}
+	// Either another coordinator wrote, or a save of ours that seemed to fail did not.
+	e, err := kv.Get(ctx, key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		n, err = write(0)
+		return n, bus.Explain(err, "save "+key)
+	}
+	if err != nil {
+		return 0, bus.Explain(err, "save "+key)
+	}
+	if term, err := termOf(e.Value()); err == nil && r.term.Before(term) {
+		p.c.depose(r, "somebody with a newer term wrote "+key)
+		return 0, messages.Errorf(messages.CodeConflict, "save %s: term %s is newer than ours", key, term)
+	}
+	n, err = write(e.Revision())
+	return n, bus.Explain(err, "save "+key)
+}
+
+func (p *performer) savePlacement(ctx context.Context, r *reign, doc messages.Placement) {
+	data, err := messages.Encode(&doc)
+	if err == nil {
+		r.revs[doc.Agent], err = p.save(ctx, r, r.placements, doc.Agent, r.revs[doc.Agent], data, func(b []byte) (messages.Term, error) {
+			var was messages.Placement
+			err := messages.Decode(b, &was)
+			return was.Term, err
+		})
+	}
+	if err != nil {
+		p.c.log.Warn("placement not saved", "agent", doc.Agent, "error", err)
+		p.c.feed(ctx, placement.SaveFailed{Agent: doc.Agent, Term: doc.Term, Rev: doc.Rev, Reason: err.Error()})
+		return
+	}
+	p.c.feed(ctx, placement.Saved{Agent: doc.Agent, Term: doc.Term, Rev: doc.Rev})
+}
+
+func (p *performer) saveRoutes(ctx context.Context, r *reign, routes messages.Routes) {
+	data, err := messages.Encode(&routes)
+	if err == nil {
+		r.routesRev, err = p.save(ctx, r, r.routes, bus.KeyRoutes, r.routesRev, data, func(b []byte) (messages.Term, error) {
+			var was messages.Routes
+			err := messages.Decode(b, &was)
+			return was.Term, err
+		})
+	}
+	if err != nil {
+		p.c.log.Warn("routes not saved", "error", err)
+		p.c.feed(ctx, placement.RoutesSaveFailed{Term: routes.Term, Rev: routes.Rev, Reason: err.Error()})
+		return
+	}
+	p.c.feed(ctx, placement.RoutesSaved{Term: routes.Term, Rev: routes.Rev})
+}
+
+// send sends a document that is saved, and waits for the agent's word.
+func (p *performer) send(ctx context.Context, e placement.SendPlacement) {
+	failed := placement.SendFailed{Agent: e.Doc.Agent, Term: e.Doc.Term, Rev: e.Doc.Rev}
+	data, err := messages.Encode(&e.Doc)
+	if err != nil {
+		p.c.log.Error("placement cannot be sent", "agent", e.Doc.Agent, "error", err)
+		return
+	}
+	s := p.c.bus.Subject(messages.KindPlace, e.Site)
+	s.Agent = e.Doc.Agent
+	ctx2, cancel := context.WithTimeout(ctx, sendTimeout)
+	defer cancel()
+	m, err := p.c.nc.RequestWithContext(ctx2, s.String(), data)
+	if err != nil {
+		failed.NoResponders = errors.Is(err, nats.ErrNoResponders)
+		p.c.feed(ctx, failed)
+		return
+	}
+	var ack messages.PlacementAck
+	if err := messages.Decode(m.Data, &ack); err != nil || ack.Agent != e.Doc.Agent {
+		p.c.garbage.Note(p.c.log, "placement ack", signed(err, e.Doc.Agent, ack.Agent))
+		p.c.feed(ctx, failed)
+		return
+	}
+	if ack.Error != "" {
+		p.c.log.Warn("agent refused its placement", "agent", ack.Agent, "error", ack.Error)
+	}
+	p.c.feed(ctx, placement.Ack{PlacementAck: ack})
+}

@@ -1,0 +1,161 @@
+package coordinator
+
+import (
+	"context"
+	"time"
+
+	"github.com/fleetbus/fleetbus/coordinator/placement"
+	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/messages/bus"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// resyncEvery bounds how long a change can be missed: a watcher may lose entries or stand
+// still after a connection was lost. A resync is a new watcher, which begins with all
+// entries; applying them again changes nothing.
+const resyncEvery = 30 * time.Second
+
+// watchRetry is the pause before a watcher that failed is made again.
+const watchRetry = 500 * time.Millisecond
+
+// watch feeds the entries of a bucket to take until ctx ends: all of them, then done(),
+// then the changes; and so again after every resync or failure.
+func (c *Coordinator) watch(ctx context.Context, bucket bus.Bucket, begin func(), take func(jetstream.KeyValueEntry), done func()) {
+	failing := false
+	for ctx.Err() == nil {
+		err := c.watchOnce(ctx, bucket, begin, take, done)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil {
+			if !failing {
+				c.log.Warn("cannot watch a bucket; trying on", "bucket", bucket, "error", err)
+			}
+			failing = true
+			sleep(ctx, watchRetry)
+			continue
+		}
+		failing = false
+	}
+}
+
+// watchOnce returns nil when it is time to resync.
+func (c *Coordinator) watchOnce(ctx context.Context, bucket bus.Bucket, begin func(), take func(jetstream.KeyValueEntry), done func()) error {
+	kv, err := c.bus.KV(ctx, bucket)
+	if err != nil {
+		return err
+	}
+	w, err := kv.WatchAll(ctx)
+	if err != nil {
+		return bus.Explain(err, "watch bucket "+string(bucket))
+	}
+	defer func() { _ = w.Stop() }() // fails only without a connection, and then the server has dropped it
+	begin()
+	resync := time.NewTimer(resyncEvery)
+	defer resync.Stop()
+	reconnected := c.reconnects()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-resync.C:
+			return nil
+		case <-reconnected:
+			return nil
+		case e, ok := <-w.Updates():
+			switch {
+			case !ok:
+				return nil // the channel may close after a connection loss
+			case e == nil:
+				done()
+			default:
+				take(e)
+			}
+		}
+	}
+}
+
+// watchAgents keeps the Machine's registrations.
+func (c *Coordinator) watchAgents(ctx context.Context) {
+	var listed, known map[string]bool // listing: entries of this watcher, of the one before
+	known = make(map[string]bool)
+	var epoch int64
+	gone := func(id string) {
+		delete(known, id)
+		c.feed(ctx, placement.Unregistered{Agent: id})
+	}
+	c.watch(ctx, bus.Agents,
+		func() {
+			listed = make(map[string]bool)
+			if kv, err := c.bus.KV(ctx, bus.Agents); err == nil {
+				epoch = kv.Epoch // a bucket that was made again begins a new epoch
+			}
+		},
+		func(e jetstream.KeyValueEntry) {
+			if e.Operation() != jetstream.KeyValuePut {
+				if known[e.Key()] {
+					gone(e.Key())
+				}
+				return
+			}
+			var r messages.Registration
+			if err := messages.Decode(e.Value(), &r); err != nil {
+				c.garbage.Note(c.log, "registration", err)
+				return
+			}
+			if r.Environment.ID != e.Key() {
+				c.garbage.Note(c.log, "registration", messages.Errorf(messages.CodeBadRequest, "key %q holds the registration of %q", e.Key(), r.Environment.ID))
+				return
+			}
+			known[e.Key()] = true
+			if listed != nil {
+				listed[e.Key()] = true
+			}
+			c.feed(ctx, placement.Registered{Registration: r, Inc: messages.Incarnation{Epoch: epoch, Revision: e.Revision()}})
+		},
+		func() {
+			for id := range known {
+				if !listed[id] {
+					gone(id)
+				}
+			}
+			listed = nil
+			c.have(haveAgents)
+		})
+}
+
+// watchDesired keeps the Machine's desired state; it is delivered whole.
+func (c *Coordinator) watchDesired(ctx context.Context) {
+	var now *desired
+	complete := false
+	deliver := func() {
+		d := now.value()
+		c.feed(ctx, placement.TasksChanged{Tasks: d.Tasks, Settings: d.Settings, Drains: d.Drains})
+	}
+	c.watch(ctx, bus.Desired,
+		func() { now, complete = newDesired(), false },
+		func(e jetstream.KeyValueEntry) {
+			if err := now.put(e); err != nil {
+				c.garbage.Note(c.log, "desired "+e.Key(), err)
+				return
+			}
+			if complete {
+				deliver()
+			}
+		},
+		func() {
+			complete = true
+			deliver()
+			c.have(haveDesired)
+		})
+}
+
+// sleep waits for d or the end of ctx.
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+}
