@@ -1,0 +1,77 @@
+package backend
+
+import (
+	"context"
+
+	"github.com/fleetbus/fleetbus/messages"
+)
+
+// Handler offers to serve tasks under a name. Open is called when a replica is placed
+// on the agent and returns when it is ready to serve: a model may take minutes to load.
+// Its ctx ends when the replica is no longer wanted. Open may be called again after the
+// Server was closed, and for several replicas at once.
+type Handler interface {
+	Name() string // messages.AnyHandler serves whatever no other handler does
+	Open(ctx context.Context, open Open) (Server, error)
+}
+
+// Open is what a handler is told about the replica that it is to serve.
+type Open struct {
+	Replica     string
+	Task        messages.Task
+	Environment messages.Environment // of the agent
+}
+
+// Server serves the requests of one replica. Serve is called by up to Task.Slots
+// goroutines at once. The deadline of ctx is the request's, on this machine's clock; it
+// is also cancelled when the caller gives up. A returned *messages.Error reaches the
+// caller as it is, any other error as backend_failed.
+//
+// Close is called once, after the last Serve has returned, and releases everything.
+type Server interface {
+	Serve(ctx context.Context, req *Request) (Response, error)
+	Close() error
+}
+
+// Dying is implemented by a Server that can end by itself (a child process). Done is
+// closed when it has; Err tells why. The agent then reports the replica as failed and
+// opens the handler again with back-off.
+type Dying interface {
+	Done() <-chan struct{}
+	Err() error
+}
+
+// Request is one request to serve. Body must not be modified or kept after Serve.
+type Request struct {
+	messages.Request
+	Body []byte
+
+	// Progress reports how far a job has come (0 to 1) with a note for people. It is
+	// never nil, costs little, and may be called from any goroutine while Serve runs.
+	Progress func(done float64, note string)
+}
+
+// Response is the answer. Body may not be modified after it was returned.
+type Response struct {
+	Body        []byte
+	ContentType string // "" passes the request's on
+}
+
+// Func makes a handler of a Go function that answers bytes with bytes.
+func Func(name string, f func(ctx context.Context, req *Request) ([]byte, error)) Handler {
+	return funcHandler{name, f}
+}
+
+type funcHandler struct {
+	name string
+	f    func(ctx context.Context, req *Request) ([]byte, error)
+}
+
+func (h funcHandler) Name() string                               { return h.name }
+func (h funcHandler) Open(context.Context, Open) (Server, error) { return h, nil }
+func (h funcHandler) Close() error                               { return nil }
+
+func (h funcHandler) Serve(ctx context.Context, req *Request) (Response, error) {
+	body, err := h.f(ctx, req)
+	return Response{Body: body}, err
+}

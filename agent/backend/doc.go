@@ -1,0 +1,8 @@
+// Package backend says what serves a task on an agent. A [Handler] offers a name; the
+// agent opens it when a replica whose task asks for that name is placed there, and
+// sends requests to the [Server] that it returns until the replica is stopped.
+//
+// Packages below this one are the kinds that fleetbus ships: execio (a child process
+// on stdin and stdout) and simulate (the service time of the model). [Func] makes a
+// handler of a Go function.
+package backend

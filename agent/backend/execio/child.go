@@ -1,0 +1,330 @@
+package execio
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/fleetbus/fleetbus/agent/backend"
+	"github.com/fleetbus/fleetbus/messages"
+)
+
+// lingerTime is how long the output of a child that has ended is read. Its whole group
+// is killed by then, so the pipes end at once, unless a process left the group.
+const lingerTime = time.Second
+
+// child is one running process. It has four goroutines: one waits for the process, one
+// writes frames, one reads frames, one reads lines; done is closed when all have ended.
+type child struct {
+	o       Options
+	name    string // for errors: the program's base name and process id
+	process *os.Process
+
+	out     chan frame    // to the writer
+	closing chan struct{} // the writer closes standard input
+	end     sync.Once
+	ready   chan struct{} // the ready frame was read
+	done    chan struct{}
+	err     error // set before done is closed
+
+	mu       sync.Mutex
+	last     uint64
+	calls    map[uint64]*call
+	protocol error  // the first thing wrong with its output
+	line     string // the last on standard error
+}
+
+type frame struct {
+	header header
+	body   []byte
+}
+
+// call is a request that waits for its answer.
+type call struct {
+	answers chan answer // capacity 1
+	req     *backend.Request
+}
+
+type answer struct {
+	response backend.Response
+	err      error
+}
+
+// start starts a child and its goroutines.
+func start(o Options, open backend.Open) (*child, error) {
+	c := &child{o: o, out: make(chan frame), closing: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}), calls: make(map[uint64]*call)}
+	// Pipes of our own: those of package exec are closed by Wait, whatever was read.
+	var ours, theirs [3]*os.File
+	closeAll := func(files [3]*os.File) {
+		for _, f := range files {
+			if f != nil {
+				_ = f.Close() // closed pipes hold nothing that could be lost
+			}
+		}
+	}
+	for i := range ours {
+		r, w, err := os.Pipe()
+		if err != nil {
+			closeAll(ours)
+			closeAll(theirs)
+			return nil, err
+		}
+		ours[i], theirs[i] = r, w
+		if i == 0 {
+			ours[i], theirs[i] = w, r
+		}
+	}
+	cmd := exec.Command(o.Command[0], o.Command[1:]...)
+	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = o.Dir, theirs[0], theirs[1], theirs[2]
+	cmd.Env = append(os.Environ(), o.Env...)
+	cmd.Env = append(cmd.Env, "FLEETBUS_REPLICA="+open.Replica, "FLEETBUS_TASK="+open.Task.Name, "FLEETBUS_CLASS="+string(open.Task.Class),
+		"FLEETBUS_AGENT="+open.Environment.ID, "FLEETBUS_SLOTS="+strconv.Itoa(open.Task.Slots()))
+	isolate(cmd)
+
+	started := make(chan error, 1)
+	exited := make(chan error, 1)
+	go func() {
+		// The kernel kills the child when the thread that started it ends, so that thread
+		// stays with it.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			exited <- cmd.Wait()
+		}
+	}()
+	err := <-started
+	closeAll(theirs)
+	if err != nil {
+		closeAll(ours)
+		return nil, err
+	}
+	c.process = cmd.Process
+	c.name = fmt.Sprintf("%s (process %d)", filepath.Base(o.Command[0]), cmd.Process.Pid)
+
+	var wg sync.WaitGroup
+	wg.Go(func() { c.write(ours[0]) })
+	read := make(chan struct{})
+	var readers sync.WaitGroup
+	readers.Go(func() { c.read(ours[1]) })
+	readers.Go(func() { c.listen(ours[2]) })
+	wg.Go(func() { readers.Wait(); close(read) })
+	go func() {
+		c.finish(<-exited, read, ours)
+		wg.Wait()
+		close(c.done)
+	}()
+	return c, nil
+}
+
+// finish cleans up after the process has ended and tells why it did.
+func (c *child) finish(exit error, read <-chan struct{}, ours [3]*os.File) {
+	killGroup(c.process) // what it has started and left behind
+	c.end.Do(func() { close(c.closing) })
+	_ = ours[0].Close()
+	select { // its last answers are read before anything is given up
+	case <-read:
+	case <-time.After(lingerTime):
+	}
+	_ = ours[1].Close()
+	_ = ours[2].Close()
+	<-read
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	reason := "exit status 0"
+	if exit != nil {
+		reason = exit.Error()
+	}
+	switch {
+	case c.protocol != nil:
+		c.err = c.protocol
+	case c.line != "":
+		c.err = fmt.Errorf("%s; its last line on standard error: %s", reason, c.line)
+	default:
+		c.err = errors.New(reason)
+	}
+}
+
+// write writes frames until the child is to end.
+func (c *child) write(w *os.File) {
+	defer w.Close()
+	buf := bufio.NewWriterSize(w, 64<<10)
+	for {
+		select {
+		case f := <-c.out:
+			err := writeFrame(buf, f.header, f.body)
+			if err == nil {
+				err = buf.Flush()
+			}
+			if err != nil {
+				return // it does not read any more: it has ended, or will be told to
+			}
+		case <-c.closing:
+			return
+		}
+	}
+}
+
+// read reads frames until the output ends. Anything else ends the child: after it
+// nothing could be understood.
+func (c *child) read(r *os.File) {
+	buf := bufio.NewReaderSize(r, 64<<10)
+	for {
+		h, body, err := readFrame(buf, c.o.MaxBody)
+		if err == nil {
+			err = c.handle(h, body)
+		}
+		if err != nil {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, os.ErrClosed) {
+				c.spoiled(err)
+			}
+			return
+		}
+	}
+}
+
+// spoiled ends a child that broke the protocol.
+func (c *child) spoiled(err error) {
+	c.mu.Lock()
+	c.protocol = err
+	c.mu.Unlock()
+	c.kill()
+}
+
+// handle handles a frame of the child's. An error means that it breaks the protocol.
+func (c *child) handle(h header, body []byte) error {
+	isReady := false
+	select {
+	case <-c.ready:
+		isReady = true
+	default:
+	}
+	if h.Type == typeReady {
+		if isReady {
+			return errors.New("it sent a second ready frame")
+		}
+		close(c.ready)
+		return nil
+	}
+	if !isReady {
+		return fmt.Errorf("its first frame is %s, expected ready", quote([]byte(h.Type)))
+	}
+	switch h.Type {
+	case typeResult, typeError, typeProgress:
+	default:
+		return fmt.Errorf("frame type %s is not one we know; allowed are ready, result, error, progress", quote([]byte(h.Type)))
+	}
+	c.mu.Lock()
+	call, known := c.calls[h.ID], h.ID > 0 && h.ID <= c.last
+	c.mu.Unlock()
+	if !known {
+		return fmt.Errorf("a %s frame is for request %d, which was never sent", h.Type, h.ID)
+	}
+	if call == nil {
+		return nil // its time is over
+	}
+	a := answer{response: backend.Response{Body: body, ContentType: h.ContentType}}
+	switch h.Type {
+	case typeProgress:
+		if call.req.Progress != nil {
+			call.req.Progress(h.Done, h.Note)
+		}
+		return nil
+	case typeError:
+		a = answer{err: childError(h)}
+	}
+	select {
+	case call.answers <- a:
+	default: // it was answered already
+	}
+	return nil
+}
+
+// childError is an error that the child reported.
+func childError(h header) error {
+	code := messages.Code(h.Code)
+	if h.Code == "" || !code.Known() {
+		code = messages.CodeBackendFailed
+	}
+	text := h.Message
+	if text == "" {
+		text = "the child process gave no reason"
+	}
+	return messages.Errorf(code, "%s", text)
+}
+
+func (c *child) register(req *backend.Request) (uint64, <-chan answer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last++
+	answers := make(chan answer, 1)
+	c.calls[c.last] = &call{answers, req}
+	return c.last, answers
+}
+
+func (c *child) forget(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.calls, id)
+}
+
+// cancel tells the child that an answer is not wanted any more, unless the writer is
+// held up: then the child is busy and would not read it in time.
+func (c *child) cancel(id uint64) {
+	select {
+	case c.out <- frame{header: header{Type: typeCancel, ID: id}}:
+	default:
+	}
+}
+
+// listen passes lines on to the log.
+func (c *child) listen(r *os.File) {
+	const longest = 4096
+	buf := bufio.NewReaderSize(r, longest)
+	for {
+		line, _, err := buf.ReadLine() // a longer line comes in pieces
+		if err != nil {
+			return
+		}
+		if len(line) == 0 {
+			continue
+		}
+		c.mu.Lock()
+		c.line = string(line[:min(len(line), 256)])
+		c.mu.Unlock()
+		c.o.Logger.Info("child", "handler", c.o.Name, "process", c.process.Pid, "line", string(line))
+	}
+}
+
+// lastWords is the last line on standard error, for an error message.
+func (c *child) lastWords() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.line == "" {
+		return ""
+	}
+	return "; its last line on standard error: " + c.line
+}
+
+func (c *child) terminate() { c.signal(terminateGroup) }
+func (c *child) kill()      { c.signal(killGroup) }
+
+// signal signals the child's group, unless the child has ended: its number may belong
+// to somebody else by now.
+func (c *child) signal(send func(*os.Process)) {
+	select {
+	case <-c.done:
+	default:
+		send(c.process)
+	}
+}

@@ -1,0 +1,427 @@
+package execio
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fleetbus/fleetbus/agent/backend"
+	"github.com/fleetbus/fleetbus/messages"
+	"go.uber.org/goleak"
+)
+
+const patience = 20 * time.Second // bounds every wait; far above what anything takes
+
+// modeEnv makes this test binary a child process, or an agent that is to be killed.
+const modeEnv = "FLEETBUS_EXECIO_TEST"
+
+func TestMain(m *testing.M) {
+	if mode := os.Getenv(modeEnv); mode != "" {
+		beChild(mode)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// beChild is the child process of the tests.
+func beChild(mode string) {
+	out := bufio.NewWriter(os.Stdout)
+	in := bufio.NewReader(os.Stdin)
+	send := func(h header, body []byte) {
+		if writeFrame(out, h, body) != nil || out.Flush() != nil {
+			os.Exit(1)
+		}
+	}
+	switch mode {
+	case "agent":
+		beAgent()
+	case "never-ready":
+		fmt.Fprintln(os.Stderr, "loading weights")
+		_, _ = io.Copy(io.Discard, in)
+		return
+	case "dies-loading":
+		fmt.Fprintln(os.Stderr, "no such file: weights.bin")
+		os.Exit(3)
+	case "prints":
+		fmt.Println("loading weights")
+		_, _ = io.Copy(io.Discard, in)
+		return
+	case "wrong-first":
+		send(header{Type: typeResult, ID: 1}, nil)
+	case "ignores-term":
+		signal.Ignore(syscall.SIGTERM)
+	}
+	fmt.Fprintln(os.Stderr, "ready, slots "+os.Getenv("FLEETBUS_SLOTS")+", task "+os.Getenv("FLEETBUS_TASK"))
+	send(header{Type: typeReady}, nil)
+	var held []frame
+	for {
+		h, body, err := readFrame(in, DefaultMaxBody)
+		if err != nil {
+			if mode == "ignores-term" {
+				select {} // and the end of its input too
+			}
+			return
+		}
+		if h.Type == typeCancel {
+			fmt.Fprintln(os.Stderr, "cancel", h.ID)
+			continue
+		}
+		answer := frame{header{Type: typeResult, ID: h.ID, ContentType: "text/plain"}, body}
+		switch string(body) {
+		case "fail":
+			answer = frame{header{Type: typeError, ID: h.ID, Code: "bad_request", Message: "not an image"}, nil}
+		case "fail plainly":
+			answer = frame{header{Type: typeError, ID: h.ID}, nil}
+		case "pid":
+			answer.body = []byte(strconv.Itoa(os.Getpid()))
+		case "deadline":
+			answer.body = fmt.Appendf(nil, "%v %s %d", *h.DeadlineMS > 1000, h.Request, h.Attempt)
+		case "die":
+			fmt.Fprintln(os.Stderr, "CUDA error")
+			os.Exit(7)
+		case "silence":
+			continue
+		case "hold": // answered in the reverse order
+			if held = append(held, answer); len(held) < 3 {
+				continue
+			}
+			for i := range held {
+				last := held[len(held)-1-i]
+				send(last.header, []byte(fmt.Sprint(i)))
+			}
+			continue
+		case "print":
+			fmt.Println("progress: 10%")
+			continue
+		case "unknown type":
+			answer.header.Type = "chunk"
+		case "unknown id":
+			answer.header.ID = 99
+		case "ready again":
+			answer.header.Type = typeReady
+		case "large":
+			answer.body = make([]byte, 5000)
+		case "progress":
+			send(header{Type: typeProgress, ID: h.ID, Done: 0.5, Note: "half"}, nil)
+		}
+		send(answer.header, answer.body)
+	}
+}
+
+// logLines is a logger's output, line by line.
+type logLines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logLines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// until waits until the log contains text.
+func (l *logLines) until(t *testing.T, text string) {
+	t.Helper()
+	over := time.After(patience)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		l.mu.Lock()
+		s := l.b.String()
+		l.mu.Unlock()
+		if strings.Contains(s, text) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-over:
+			t.Fatalf("the log does not say %q: %s", text, s)
+		}
+	}
+}
+
+func options(mode string) (Options, *logLines) {
+	log := new(logLines)
+	exe, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	return Options{Name: "child", Command: []string{exe}, Env: []string{modeEnv + "=" + mode}, Logger: slog.New(slog.NewTextHandler(log, nil)),
+		ReadyTimeout: patience, StopTimeout: patience, MaxBody: 4096}, log
+}
+
+var replica = backend.Open{Replica: "detect/0", Task: messages.Task{Name: "detect", Class: messages.Inference, Concurrency: 3}, Environment: messages.Environment{ID: "edge"}}
+
+func open(t *testing.T, o Options) *child {
+	t.Helper()
+	s, err := New(o).Open(t.Context(), replica)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s.(*child)
+}
+
+func request(body string) *backend.Request {
+	return &backend.Request{Request: messages.Request{ID: "id", Task: "detect", Class: messages.Inference, Origin: "robot", Attempt: 2},
+		Body: []byte(body), Progress: func(float64, string) {}}
+}
+
+func ask(t *testing.T, c *child, body string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	r, err := c.Serve(ctx, request(body))
+	return string(r.Body), err
+}
+
+func wantError(t *testing.T, err error, code messages.Code, text string) {
+	t.Helper()
+	if messages.CodeOf(err) != code || !strings.Contains(err.Error(), text) {
+		t.Errorf("%v, want %s with %q", err, code, text)
+	}
+}
+
+func TestServes(t *testing.T) {
+	o, log := options("echo")
+	c := open(t, o)
+	for _, s := range []struct{ body, want string }{{"hello", "hello"}, {"", ""}, {"deadline", "true id 2"}, {strings.Repeat("x", 4096), strings.Repeat("x", 4096)}} {
+		if got, err := ask(t, c, s.body); err != nil || got != s.want {
+			t.Errorf("%q: %q, %v", s.body, got, err)
+		}
+	}
+	log.until(t, "ready, slots 3, task detect")
+	_, err := ask(t, c, "fail")
+	wantError(t, err, messages.CodeBadRequest, "not an image")
+	_, err = ask(t, c, "fail plainly")
+	wantError(t, err, messages.CodeBackendFailed, "gave no reason")
+	_, err = ask(t, c, strings.Repeat("x", 4097))
+	wantError(t, err, messages.CodePayloadTooLarge, "the request has 4097 bytes")
+	if c.Err() != nil {
+		t.Error(c.Err())
+	}
+	r := request("progress")
+	var done float64
+	r.Progress = func(d float64, note string) {
+		if note == "half" {
+			done = d
+		}
+	}
+	if resp, err := c.Serve(t.Context(), r); err != nil || done != 0.5 || resp.ContentType != "text/plain" {
+		t.Errorf("progress %v, %+v, %v", done, resp, err)
+	}
+}
+
+func TestAnswersInAnyOrder(t *testing.T) {
+	o, _ := options("echo")
+	c := open(t, o)
+	got := make(chan string, 3)
+	for range 3 {
+		go func() {
+			s, err := ask(t, c, "hold")
+			if err != nil {
+				t.Error(err)
+			}
+			got <- s
+		}()
+	}
+	seen := map[string]bool{}
+	for range 3 {
+		seen[<-got] = true
+	}
+	if !seen["0"] || !seen["1"] || !seen["2"] {
+		t.Errorf("%v", seen)
+	}
+}
+
+// TestLateAnswerIsDropped: the first request's time is over, the child goes on.
+func TestLateAnswerIsDropped(t *testing.T) {
+	o, log := options("echo")
+	c := open(t, o)
+	ctx, cancel := context.WithCancel(t.Context())
+	failed := make(chan error)
+	go func() { _, err := c.Serve(ctx, request("silence")); failed <- err }()
+	if s, err := ask(t, c, "x"); err != nil || s != "x" { // both are with the child now, or soon
+		t.Error(s, err)
+	}
+	cancel()
+	if err := <-failed; err != context.Canceled {
+		t.Error(err)
+	}
+	log.until(t, "cancel")
+	if s, err := ask(t, c, "y"); err != nil || s != "y" {
+		t.Error(s, err)
+	}
+}
+
+// TestChildrenThatAreNotReady: what a user sees of them.
+func TestChildrenThatAreNotReady(t *testing.T) {
+	for _, s := range []struct {
+		mode, text string
+		code       messages.Code
+		ready      time.Duration
+	}{
+		{"never-ready", "sent no ready frame within 300ms", messages.CodeBackendFailed, 300 * time.Millisecond},
+		{"dies-loading", "ended before it was ready: exit status 3; its last line on standard error: no such file: weights.bin", messages.CodeBackendFailed, patience},
+		{"prints", `its output is not a frame: a header of 1819238756 bytes, allowed are 65536; it begins with "loading weights."; only frames may go to standard output, print to standard error`, messages.CodeBackendFailed, patience},
+		{"wrong-first", `its first frame is "result", expected ready`, messages.CodeBackendFailed, patience},
+	} {
+		o, _ := options(s.mode)
+		o.ReadyTimeout = s.ready
+		_, err := New(o).Open(t.Context(), replica)
+		wantError(t, err, s.code, s.text)
+	}
+	_, err := New(Options{Name: "x", Command: []string{"/no/such/program"}}).Open(t.Context(), replica)
+	wantError(t, err, messages.CodeBackendFailed, "cannot start /no/such/program")
+	_, err = New(Options{Name: "x"}).Open(t.Context(), replica)
+	wantError(t, err, messages.CodeBadRequest, "has no command")
+	o, _ := options("never-ready")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := New(o).Open(ctx, replica); err != context.Canceled {
+		t.Error(err)
+	}
+}
+
+// TestChildrenThatEnd: every request under way fails at once, and the reason is told.
+func TestChildrenThatEnd(t *testing.T) {
+	for _, s := range []struct{ body, text string }{
+		{"die", "exit status 7; its last line on standard error: CUDA error"},
+		{"print", `its output is not a frame: a header of 1886547815 bytes`},
+		{"unknown type", `frame type "chunk" is not one we know; allowed are ready, result, error, progress`},
+		{"unknown id", "a result frame is for request 99, which was never sent"},
+		{"ready again", "a second ready frame"},
+		{"large", `a "result" frame has a body of 5000 bytes, allowed are 4096`},
+	} {
+		t.Run(s.body, func(t *testing.T) {
+			o, _ := options("echo")
+			c := open(t, o)
+			other := make(chan error)
+			go func() { _, err := ask(t, c, "silence"); other <- err }()
+			_, err := ask(t, c, s.body)
+			wantError(t, err, messages.CodeBackendFailed, s.text)
+			<-c.Done()
+			if !strings.Contains(c.Err().Error(), s.text) {
+				t.Error(c.Err())
+			}
+			wantError(t, <-other, messages.CodeBackendFailed, "ended while it served the request")
+			_, err = ask(t, c, "more")
+			wantError(t, err, messages.CodeBackendFailed, s.text)
+		})
+	}
+}
+
+func TestChildThatIgnoresTerm(t *testing.T) {
+	o, _ := options("ignores-term")
+	o.StopTimeout = 200 * time.Millisecond
+	s, err := New(o).Open(t.Context(), replica)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err == nil || !strings.Contains(err.Error(), "ignored SIGTERM for 200ms and was killed") {
+		t.Error(err)
+	}
+	if err := s.Close(); err != nil { // it is gone
+		t.Error(err)
+	}
+}
+
+// TestChildThatDoesNotRead: a body larger than a pipe waits for it; the caller does not.
+func TestChildThatDoesNotRead(t *testing.T) {
+	o, _ := options("echo")
+	o.MaxBody = 1 << 20
+	c := open(t, o)
+	if err := c.process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if _, err := c.Serve(ctx, request(strings.Repeat("x", 500<<10))); err != context.DeadlineExceeded {
+			t.Error(err)
+		}
+		cancel()
+	}
+	if err := c.process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := ask(t, c, "y"); err != nil || s != "y" {
+		t.Error(s, err)
+	}
+}
+
+// beAgent is an agent with one child, whose process id it prints.
+func beAgent() {
+	o, _ := options("echo")
+	s, err := New(o).Open(context.Background(), replica)
+	if err != nil {
+		panic(err)
+	}
+	r, err := s.Serve(context.Background(), request("pid"))
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(string(r.Body))
+	select {}
+}
+
+// TestNoOrphan kills an agent with SIGKILL and looks for its child.
+func TestNoOrphan(t *testing.T) {
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent := exec.Command(exe)
+	agent.Env = append(os.Environ(), modeEnv+"=agent")
+	out, err := agent.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if _, err := fmt.Fscan(out, &pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = agent.Wait() // says that it was killed
+	over := time.After(patience)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for alive(pid) {
+		select {
+		case <-tick.C:
+		case <-over:
+			t.Fatalf("process %d outlived its agent", pid)
+		}
+	}
+}
+
+// alive reports whether a process runs; one that nobody has waited for does not.
+func alive(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return syscall.Kill(pid, 0) == nil && !os.IsNotExist(err)
+	}
+	after := string(stat[bytes.LastIndexByte(stat, ')')+1:])
+	return !strings.HasPrefix(after, " Z") && !strings.HasPrefix(after, " X")
+}

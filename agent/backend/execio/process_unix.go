@@ -1,0 +1,13 @@
+//go:build unix
+
+package execio
+
+import (
+	"os"
+	"syscall"
+)
+
+// The group of a child has its process id. ESRCH, the only error there can be, means
+// that nobody of it is left.
+func terminateGroup(p *os.Process) { _ = syscall.Kill(-p.Pid, syscall.SIGTERM) }
+func killGroup(p *os.Process)      { _ = syscall.Kill(-p.Pid, syscall.SIGKILL) }

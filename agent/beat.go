@@ -1,0 +1,73 @@
+package agent
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"github.com/fleetbus/fleetbus/messages"
+)
+
+// Heartbeats come every beatEvery, a tenth more or less, so that the beats of a fleet
+// that was started at once spread. A coordinator misses an agent after three.
+const (
+	beatEvery = time.Second
+	beatSplay = 0.1
+)
+
+// beatNow asks for a heartbeat at once; what changes before it is sent rides along.
+func (a *Agent) beatNow() { nudge(a.beat) }
+
+// beats sends heartbeats, on a goroutine of its own and where possible on a connection
+// of its own, so that nothing the agent serves holds them up.
+func (a *Agent) beats(ctx context.Context) {
+	subject := a.subject(messages.KindHeartbeat).String()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for seq := uint64(1); ; seq++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		case <-a.beat:
+		}
+		a.sendBeat(subject, seq)
+		timer.Reset(time.Duration(float64(beatEvery) * (1 + beatSplay*(2*rand.Float64()-1))))
+	}
+}
+
+func (a *Agent) sendBeat(subject string, seq uint64) {
+	// A client library may be set to buffer while there is no connection, and a beat
+	// that comes out of a buffer would be a lie.
+	if !a.beatConn.IsConnected() {
+		return
+	}
+	data, err := messages.Encode(a.heartbeat(seq, time.Now()))
+	if err == nil {
+		err = a.beatConn.Publish(subject, data)
+	}
+	if err != nil {
+		a.cfg.Logger.Debug("heartbeat not sent", "error", err)
+	}
+}
+
+func (a *Agent) heartbeat(seq uint64, now time.Time) *messages.Heartbeat {
+	age, rtt := a.link.figures(now)
+	h := &messages.Heartbeat{
+		Agent: a.id, Inc: a.incarnation(), Seq: seq, State: messages.AgentReady,
+		Capacity: a.cfg.Environment.Capacity, Foreign: a.cfg.Foreign(),
+		DataAge: millis(age), RTT: millis(rtt),
+	}
+	if a.draining.Load() {
+		h.State = messages.AgentDraining
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.doc != nil {
+		h.Term, h.Rev = a.doc.Term, a.doc.Rev
+	}
+	h.Replicas = a.statuses(now)
+	return h
+}
+
+func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -1,0 +1,135 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/fleetbus/fleetbus/agent/backend"
+	"github.com/fleetbus/fleetbus/messages"
+	"github.com/nats-io/nats.go"
+)
+
+// What users need to write a handler; see package [backend].
+type (
+	Handler  = backend.Handler
+	Server   = backend.Server
+	Dying    = backend.Dying
+	Open     = backend.Open
+	Request  = backend.Request
+	Response = backend.Response
+)
+
+// Func makes a handler of a Go function that answers bytes with bytes; see
+// [backend.Func].
+func Func(name string, f func(ctx context.Context, req *Request) ([]byte, error)) Handler {
+	return backend.Func(name, f)
+}
+
+// The defaults of [Config]. They depend on one another: an agent that is told to stop
+// first waits HandoverWait for the coordinator to move its replicas (two to three
+// heartbeats: one is enough to tell it, a document and a loaded replica elsewhere take
+// the rest), then finishes what it has until DrainTimeout is over, counted from the
+// start. 30 s is what process supervisors wait before they kill.
+const (
+	DefaultHandoverWait = 3 * time.Second
+	DefaultDrainTimeout = 30 * time.Second
+)
+
+// Config is what an agent needs to know. Fleet and Environment are needed, the rest has
+// defaults.
+type Config struct {
+	Fleet       string
+	Environment messages.Environment // Handlers and Version are filled in
+
+	// BeatConn is a connection of its own for heartbeats, so that a large body cannot
+	// hold them up. nil: the agent's connection.
+	BeatConn *nats.Conn
+
+	Host    string // for the error of an agent that another took the place of; "": the host's name
+	Version string // of the program, for people
+
+	HandoverWait time.Duration // 0: DefaultHandoverWait; negative: none
+	DrainTimeout time.Duration // 0: DefaultDrainTimeout; from the end of Run's ctx to its return
+	Replicas     int           // of streams and buckets that the agent has to make; 0: see bus.New
+
+	Logger  *slog.Logger              // nil: slog.Default()
+	Foreign func() messages.Resources // what others than our replicas use, measured; nil: nothing
+	OnServe func(ServeEvent)          // nil: nobody wants to know
+}
+
+// ServeEvent tells that the agent begins, or has ended, to execute a request. OnServe
+// is called with it by the goroutine that executes: it must return quickly, and may be
+// called from many goroutines at once. The event with Begin comes before the handler is
+// called, so a history that misses it proves that the handler was not.
+type ServeEvent struct {
+	Begin   bool
+	ID      string
+	Attempt int // of a job: how often it was begun, on any agent
+	Class   messages.Class
+	Task    string
+	Replica string
+	Agent   string
+	Inc     messages.Incarnation
+	Origin  string
+	Key     string
+	Episode string
+	Seq     uint64
+	Code    messages.Code // of the error that it ended with; "" where it went well, and with Begin
+	Body    []byte        // of the request; must not be kept
+}
+
+// normal returns c with the defaults filled in, or what is wrong with it.
+func (c Config) normal(handlers []Handler) (Config, map[string]Handler, error) {
+	byName := make(map[string]Handler, len(handlers))
+	names := make([]string, 0, len(handlers))
+	for i, h := range handlers {
+		if h == nil {
+			return c, nil, messages.Errorf(messages.CodeBadRequest, "handler %d is nil", i+1)
+		}
+		name := h.Name()
+		if name != messages.AnyHandler {
+			if err := messages.CheckName("handler", name); err != nil {
+				return c, nil, err
+			}
+		}
+		if byName[name] != nil {
+			return c, nil, messages.Errorf(messages.CodeBadRequest, "handler %q is given twice; every handler of an agent needs a name of its own", name)
+		}
+		byName[name] = h
+		names = append(names, name)
+	}
+	if len(names) == 0 {
+		return c, nil, messages.Errorf(messages.CodeBadRequest, "agent %q has no handler; give agent.New at least one, for example agent.Func", c.Environment.ID)
+	}
+	if err := messages.CheckName("fleet", c.Fleet); err != nil {
+		return c, nil, err
+	}
+	c.Environment = c.Environment.Normal()
+	c.Environment.Handlers = names
+	c.Environment.Version = c.Version
+	if err := c.Environment.Check("environment."); err != nil {
+		return c, nil, err
+	}
+	if c.Host == "" {
+		c.Host, _ = os.Hostname() // an empty name costs only a word in an error
+	}
+	if c.HandoverWait == 0 {
+		c.HandoverWait = DefaultHandoverWait
+	}
+	if c.DrainTimeout == 0 {
+		c.DrainTimeout = DefaultDrainTimeout
+	}
+	if c.DrainTimeout < 0 {
+		return c, nil, messages.Errorf(messages.CodeBadRequest, "drain timeout: found %v, allowed is more than 0", c.DrainTimeout)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	c.Logger = c.Logger.With("agent", c.Environment.ID)
+	if c.Foreign == nil {
+		c.Foreign = func() messages.Resources { return messages.Resources{} }
+	}
+	return c, byName, nil
+}

@@ -1,0 +1,249 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/messages/bus"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// journalTime bounds the wait for the journal to confirm an outcome. The caller waits
+// for its reply meanwhile, and an action has run: so the wait is short, and a failure
+// is counted rather than turned into an error. The intent, which the client wrote
+// before it sent, stays in the journal either way.
+const journalTime = time.Second
+
+// serveDirect handles requests that come straight from a client. Nothing in it waits:
+// a request that finds a free slot gets a goroutine, any other is answered at once.
+//
+// pongs tells when each answered ping was sent. What is in msgs when a pong is read may
+// have come before it, so it is served before the pong counts.
+func (a *Agent) serveDirect(ctx context.Context, msgs <-chan *nats.Msg, pongs <-chan time.Time) {
+	pinged := time.Now() // the subscription was confirmed just now
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case m := <-msgs:
+			a.serveOne(m, pinged)
+		case sent := <-pongs:
+			for n := len(msgs); n > 0; n-- {
+				a.serveOne(<-msgs, pinged)
+			}
+			pinged = sent
+		}
+	}
+}
+
+// serveOne begins a direct request, or refuses it.
+func (a *Agent) serveOne(m *nats.Msg, pinged time.Time) {
+	now := time.Now()
+	req, err := parseDirect(m)
+	if err != nil {
+		a.garbage.Note(a.cfg.Logger, "do", err)
+		a.refuseMalformed(m, err)
+		return
+	}
+	e, fault := a.admit(req, m.Data, now, lateness(pinged, now))
+	kind := messages.ReplyAccepted
+	if fault != nil {
+		kind = messages.ReplyResult
+	}
+	reply := a.reply(req, kind)
+	reply.Err = fault
+	if m.Reply != "" {
+		if err := a.nc.PublishMsg(&nats.Msg{Subject: m.Reply, Header: nats.Header(reply.Header())}); err != nil {
+			a.cfg.Logger.Debug("reply not sent", "kind", kind, "request", req.ID, "error", err)
+		}
+	}
+	if e != nil {
+		a.lives.begin(e.runDirect)
+	}
+}
+
+// refuseMalformed tells the sender of a malformed request what was wrong with it, where
+// the request says at least its id.
+func (a *Agent) refuseMalformed(m *nats.Msg, err error) {
+	id := m.Header.Get(messages.HeaderID)
+	if m.Reply == "" || messages.CheckName(messages.HeaderID, id) != nil {
+		return
+	}
+	reply := messages.Reply{Kind: messages.ReplyResult, ID: id, Agent: a.id, Inc: a.incarnation(), Err: messages.AsError(err, messages.CodeBadRequest)}
+	_ = a.nc.PublishMsg(&nats.Msg{Subject: m.Reply, Header: nats.Header(reply.Header())}) // a courtesy: it is counted either way
+}
+
+// parseDirect reads a direct request. Headers that contradict the subject are
+// malformed: permissions guard the subject alone.
+func parseDirect(m *nats.Msg) (messages.Request, error) {
+	s, err := messages.ParseSubject(m.Subject)
+	if err != nil {
+		return messages.Request{}, err
+	}
+	req, err := messages.ParseRequest(messages.Header(m.Header))
+	if err != nil {
+		return messages.Request{}, err
+	}
+	if s.Task != req.Task || s.Origin != req.Origin {
+		return messages.Request{}, messages.Errorf(messages.CodeBadRequest, "subject %q and the headers disagree: task %q, origin %q", m.Subject, req.Task, req.Origin)
+	}
+	return req, nil
+}
+
+// admit decides whether a direct request may run and takes a slot for it. Without an
+// error and without an execution it runs already. late is what it may have spent on the
+// way, unseen; it counts for actions alone, where an old command is dangerous and an
+// old observation only useless.
+func (a *Agent) admit(req messages.Request, body []byte, now time.Time, late time.Duration) (*execution, *messages.Error) {
+	if a.closed.Load() {
+		return nil, messages.Errorf(messages.CodeDraining, "agent %q finishes its work and takes no more", a.id)
+	}
+	local := (*a.byTask.Load())[req.Task]
+	if len(local) == 0 {
+		return nil, messages.Errorf(messages.CodeNotPlaced, "task %q is not placed on agent %q", req.Task, a.id)
+	}
+	if class := local[0].task.Class; class != req.Class || class == messages.Training {
+		return nil, messages.Errorf(messages.CodeBadRequest, "task %q is of class %s and was asked for %s; training goes through the queue alone", req.Task, class, req.Class)
+	}
+	if a.flight.has(req.ID) {
+		return nil, nil
+	}
+	left := req.Left
+	if req.Class == messages.Action {
+		if err := a.addressed(req); err != nil {
+			return nil, err
+		}
+		left -= late
+	}
+	if left <= 0 {
+		return nil, messages.Errorf(messages.CodeExpired, "nothing of its %v was left on agent %q (%v may have passed on the way)", req.Left, a.id, late.Round(time.Millisecond))
+	}
+	r := takeAny(local)
+	if r == nil {
+		return nil, a.refusal(req.Task, local)
+	}
+	// The guards remember what they admit, so they come last, when a slot is certain.
+	guard := a.guards.observe
+	if req.Class == messages.Action {
+		guard = a.guards.command
+	}
+	fault := guard(req)
+	if fault != nil {
+		r.release(0)
+		return nil, fault
+	}
+	e := r.begin(req, body, "", left)
+	if !a.flight.add(e) { // a delivery out of the queue was quicker
+		e.cancel()
+		r.release(0)
+		return nil, nil
+	}
+	return e, nil
+}
+
+// addressed refuses a command that was meant for another life of this agent.
+func (a *Agent) addressed(req messages.Request) *messages.Error {
+	own := a.incarnation()
+	switch {
+	case req.Inc.IsZero():
+		return messages.Errorf(messages.CodeBadRequest, "header %s: none found; an action names the incarnation of its robot, so that one meant for a former life cannot run", messages.HeaderIncarnation)
+	case req.Inc != own:
+		return messages.Errorf(messages.CodeStale, "the action is for incarnation %s of robot %q, which is now %s; look before acting again", req.Inc, a.id, own)
+	}
+	return nil
+}
+
+// takeAny takes a slot of any of the replicas.
+func takeAny(local []*replica) *replica {
+	for _, r := range local {
+		if r.take() {
+			return r
+		}
+	}
+	return nil
+}
+
+// refusal tells why no replica of a task has a slot.
+func (a *Agent) refusal(task string, local []*replica) *messages.Error {
+	var why messages.ReplicaStatus
+	for _, r := range local {
+		why = r.status(time.Now())
+		if why.State == messages.ReplicaReady {
+			err := messages.Errorf(messages.CodeBusy, "all %d slots of replica %s on agent %q are taken", r.slots, r.id, a.id)
+			err.RetryAfter = r.freeAfter()
+			return err
+		}
+	}
+	return messages.Errorf(messages.CodeNotPlaced, "replica %s of task %q on agent %q is %s: %s", why.ID, task, a.id, why.State, why.Reason)
+}
+
+// runDirect executes a direct request and answers it.
+func (e *execution) runDirect() {
+	r := e.replica
+	defer e.cancel()
+	if e.req.Class == messages.Action {
+		r.a.journal(e, messages.GoalAccepted, nil, 0)
+	}
+	resp, fault, took := r.execute(e)
+	// As with the queue, the slot is free before the caller has its answer; of an action
+	// only when its outcome is in the journal, so that commands do not overtake outcomes.
+	if e.req.Class == messages.Action {
+		state := messages.GoalSucceeded
+		switch {
+		case fault != nil && fault.Code == messages.CodeCanceled:
+			state = messages.GoalCanceled
+		case fault != nil:
+			state = messages.GoalAborted
+		}
+		// Persist, then send: who reads an answer finds the outcome in the journal.
+		r.a.journal(e, state, fault, took)
+	}
+	r.release(took)
+	r.a.answer(e.req, resp, fault, took, deadlineOf(e))
+	r.a.flight.remove(e)
+}
+
+// journal writes how far an action has come: that it was accepted without waiting, its
+// outcome with a confirmation.
+func (a *Agent) journal(e *execution, state messages.GoalState, fault *messages.Error, took time.Duration) {
+	q := e.req
+	out := &messages.Outcome{ID: q.ID, Task: q.Task, Agent: a.id, Inc: a.incarnation(), Episode: q.Episode, Seq: q.Seq, State: state, Service: millis(took)}
+	if fault != nil {
+		out.Code, out.Reason = fault.Code, fault.Message
+	}
+	s := a.subject(messages.KindOutcome)
+	s.Origin, s.ID = q.Origin, q.ID
+	data, err := messages.Encode(out)
+	if err == nil && !state.Ended() {
+		err = a.nc.Publish(s.String(), data)
+	} else if err == nil {
+		err = a.record(s.String(), data)
+	}
+	if err != nil {
+		a.faults.add("journal")
+		a.cfg.Logger.Warn("not journaled", "request", q.ID, "task", q.Task, "state", state, "error", err)
+	}
+}
+
+// record publishes to the journal and waits for the confirmation; a journal that is
+// missing is made.
+func (a *Agent) record(subject string, data []byte) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.work), journalTime)
+	defer cancel()
+	// The library's own retries wait 250 ms each; ours follow the making of the stream.
+	once := jetstream.WithRetryAttempts(0)
+	_, err := a.bus.JS.Publish(ctx, subject, data, once)
+	if err == nil {
+		return nil
+	}
+	a.bus.Forget()
+	if err := a.bus.Stream(ctx, a.site, messages.Action); err != nil {
+		return err
+	}
+	if _, err = a.bus.JS.Publish(ctx, subject, data, once); err != nil {
+		return bus.Explain(err, "journal an outcome")
+	}
+	return nil
+}

@@ -1,0 +1,175 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/messages/bus"
+	"github.com/nats-io/nats.go"
+)
+
+// execution is one request that an agent has begun.
+type execution struct {
+	req      messages.Request
+	replica  *replica
+	body     []byte
+	ack      string // reply subject of the delivery; "" for a direct request
+	ctx      context.Context
+	cancel   context.CancelFunc
+	gaveUp   atomic.Bool // the caller cancelled it
+	renewed  time.Time   // when the server last heard that a job still runs; the keeper's
+	progress atomic.Pointer[messages.Progress]
+}
+
+// begin makes the execution of a request whose time left is left.
+func (r *replica) begin(req messages.Request, body []byte, ack string, left time.Duration) *execution {
+	e := &execution{req: req, replica: r, body: body, ack: ack}
+	if left == messages.NoDeadline {
+		e.ctx, e.cancel = context.WithCancel(r.a.work)
+	} else {
+		e.ctx, e.cancel = context.WithTimeout(r.a.work, left)
+	}
+	return e
+}
+
+// report keeps the newest progress of a job for the keeper to send. It is what a
+// handler calls, so it must cost little.
+func (e *execution) report(done float64, note string) {
+	if e.req.Class != messages.Training {
+		return
+	}
+	if !(done >= 0) { // also what is not a number
+		done = 0
+	}
+	e.progress.Store(&messages.Progress{Job: e.req.ID, Agent: e.replica.a.id, Attempt: e.req.Attempt, Done: min(done, 1), Note: note})
+}
+
+// flight is the table of what runs now, by request id. The zero value is ready to use;
+// the methods may be called from many goroutines.
+type flight struct {
+	mu  sync.Mutex
+	ids map[string]*execution
+}
+
+// add enters e, unless a request of that id runs already.
+func (f *flight) add(e *execution) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ids == nil {
+		f.ids = make(map[string]*execution)
+	}
+	if f.ids[e.req.ID] != nil {
+		return false
+	}
+	f.ids[e.req.ID] = e
+	return true
+}
+
+func (f *flight) remove(e *execution) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.ids, e.req.ID)
+}
+
+func (f *flight) has(id string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.ids[id] != nil
+}
+
+// holds returns those of ids that run.
+func (f *flight) holds(ids []string) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var held []string
+	for _, id := range ids {
+		if f.ids[id] != nil {
+			held = append(held, id)
+		}
+	}
+	return held
+}
+
+// cancel ends the contexts of those of ids that run, and returns them.
+func (f *flight) cancel(ids []string) []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var held []string
+	for _, id := range ids {
+		if e := f.ids[id]; e != nil {
+			e.gaveUp.Store(true)
+			e.cancel()
+			held = append(held, id)
+		}
+	}
+	return held
+}
+
+// list appends all executions to dst.
+func (f *flight) list(dst []*execution) []*execution {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, e := range f.ids {
+		dst = append(dst, e)
+	}
+	return dst
+}
+
+// names tells what runs, for people.
+func (f *flight) names() []string {
+	list := f.list(nil)
+	slices.SortFunc(list, func(a, b *execution) int { return cmp.Compare(a.req.ID, b.req.ID) })
+	names := make([]string, len(list))
+	for i, e := range list {
+		names[i] = fmt.Sprintf("handler %q with request %s of task %q", e.replica.task.HandlerName(), e.req.ID, e.req.Task)
+	}
+	return names
+}
+
+// keep tells the server that what was pulled still runs, in a third of the time after
+// which it would give it to somebody else, and sends the newest progress of jobs. One
+// goroutine does so for all: a timer per request would cost every short one too.
+func (a *Agent) keep(ctx context.Context) {
+	tick := time.NewTicker(bus.InferenceProgress)
+	defer tick.Stop()
+	var list []*execution
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			list = a.flight.list(list[:0])
+			for _, e := range list {
+				if e.ack != "" && (e.req.Class == messages.Inference || now.Sub(e.renewed) >= bus.TrainingProgress) {
+					e.renewed = now
+					_ = a.nc.Publish(e.ack, bus.Progress) // without a connection the server redelivers, and that is right
+				}
+				a.sendProgress(e)
+			}
+			clear(list) // executions hold bodies
+		}
+	}
+}
+
+// sendProgress sends the newest progress of a job, once.
+func (a *Agent) sendProgress(e *execution) {
+	p := e.progress.Swap(nil)
+	if p == nil {
+		return
+	}
+	s := a.subject(messages.KindProgress)
+	s.ID = p.Job
+	data, err := messages.Encode(p)
+	if err == nil {
+		err = a.nc.PublishMsg(&nats.Msg{Subject: s.String(), Data: data})
+	}
+	if err != nil {
+		a.cfg.Logger.Debug("progress not sent", "job", p.Job, "error", err)
+	}
+}

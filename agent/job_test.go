@@ -1,0 +1,255 @@
+package agent_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fleetbus/fleetbus/agent"
+	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/messages/bus"
+	"github.com/fleetbus/fleetbus/testing/natstest"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
+)
+
+func training(name string) messages.Task {
+	t := inference(name)
+	t.Class = messages.Training
+	return t
+}
+
+// submit submits a job as a client does and returns its id.
+func (c *caller) submit(task, body string) string {
+	c.t.Helper()
+	req := c.request(messages.Training, task)
+	req.ID, req.Inbox, req.Left = nuid.Next(), "", messages.NoDeadline
+	c.put(bus.Jobs, req.ID, &messages.Job{ID: req.ID, Task: task, Origin: c.origin, Site: site, State: messages.GoalAccepted})
+	c.queue(req, body)
+	return req.ID
+}
+
+// job returns the record of a job once ok holds.
+func (g *rig) job(id, what string, ok func(messages.Job) bool) messages.Job {
+	g.t.Helper()
+	kv, err := g.bus.KV(g.ctx(), bus.Jobs)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	var job messages.Job
+	natstest.Eventually(g.t, patience, what, func() bool {
+		e, err := kv.Get(g.ctx(), id)
+		if err != nil {
+			g.t.Fatal(err)
+		}
+		job = messages.Job{}
+		if err := messages.Decode(e.Value(), &job); err != nil {
+			g.t.Fatal(err)
+		}
+		return ok(job)
+	})
+	return job
+}
+
+func (g *rig) jobEnds(id string) messages.Job {
+	g.t.Helper()
+	return g.job(id, "the job to end", func(j messages.Job) bool { return j.State.Ended() })
+}
+
+// queued is how many jobs are in the queue.
+func (g *rig) queued() uint64 {
+	g.t.Helper()
+	s, err := g.bus.JS.Stream(g.ctx(), bus.StreamName(fleet, site, messages.Training))
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return s.CachedInfo().State.Msgs
+}
+
+func (g *rig) queueIsEmpty() {
+	g.t.Helper()
+	natstest.Eventually(g.t, patience, "the queue to be empty", func() bool { return g.queued() == 0 })
+}
+
+func TestJobIsStoredBeforeItLeavesTheQueue(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	at := newGate()
+	fit := agent.Func("fit", func(ctx context.Context, r *agent.Request) ([]byte, error) {
+		r.Progress(0.5, "half way")
+		at.entered <- r
+		return []byte(<-at.open), nil
+	})
+	g.run("cloud", nil, fit)
+	g.place("cloud", training("fit"))
+	progress := make(chan messages.Progress, 10)
+	g.subscribe(g.bus.Subject(messages.KindProgress, site).String(), func(m *nats.Msg) {
+		var p messages.Progress
+		if err := messages.Decode(m.Data, &p); err != nil {
+			t.Error(err)
+		}
+		progress <- p
+	})
+	id := g.caller("lab").submit("fit", "data")
+	if r := at.in(t); r.ID != id || r.Attempt != 1 || string(r.Body) != "data" {
+		t.Errorf("%+v", r.Request)
+	}
+	if p := <-progress; p.Job != id || p.Done != 0.5 || p.Note != "half way" || p.Agent != "cloud" || p.Attempt != 1 {
+		t.Errorf("%+v", p)
+	}
+	j := g.job(id, "the job to run", func(j messages.Job) bool { return j.State == messages.GoalExecuting })
+	if j.Attempt != 1 || j.Agent != "cloud" || g.queued() != 1 {
+		t.Errorf("%+v", j)
+	}
+	at.open <- "weights"
+	if j := g.jobEnds(id); j.State != messages.GoalSucceeded || string(j.Result) != "weights" {
+		t.Errorf("%+v", j)
+	}
+	g.queueIsEmpty()
+}
+
+func TestJobsThatFail(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	fit := agent.Func("fit", func(ctx context.Context, r *agent.Request) ([]byte, error) {
+		switch string(r.Body) {
+		case "twice":
+			if r.Attempt == 1 {
+				return nil, errors.New("out of memory")
+			}
+			return []byte("done"), nil
+		case "panic":
+			panic("diverged")
+		case "large":
+			return make([]byte, 600<<10), nil
+		}
+		return nil, messages.Errorf(messages.CodeBadRequest, "no data")
+	})
+	task := training("fit")
+	task.Concurrency, task.MaxAttempts = 4, 2
+	g.run("cloud", nil, fit)
+	g.place("cloud", task)
+	c := g.caller("lab")
+	twice, panics, large, bad := c.submit("fit", "twice"), c.submit("fit", "panic"), c.submit("fit", "large"), c.submit("fit", "bad")
+
+	j := g.job(twice, "the first attempt to fail", func(j messages.Job) bool { return j.State == messages.GoalAccepted && j.Reason != "" })
+	if j.Code != messages.CodeBackendFailed || !strings.Contains(j.Reason, "out of memory") || j.Attempt != 1 {
+		t.Errorf("%+v", j)
+	}
+	if j := g.jobEnds(twice); j.State != messages.GoalSucceeded || j.Attempt != 2 || j.Reason != "" {
+		t.Errorf("%+v", j)
+	}
+	for _, s := range []struct {
+		id, text string
+		attempt  int
+		code     messages.Code
+	}{
+		{panics, "diverged", 2, messages.CodeBackendFailed},
+		{large, "the result has 614400 bytes, allowed are 524288", 1, messages.CodePayloadTooLarge},
+		{bad, "no data", 1, messages.CodeBadRequest},
+	} {
+		if j := g.jobEnds(s.id); j.State != messages.GoalAborted || j.Code != s.code || j.Attempt != s.attempt || !strings.Contains(j.Reason, s.text) {
+			t.Errorf("%+v, want %+v", j, s)
+		}
+	}
+	g.queueIsEmpty()
+}
+
+func TestJobsThatMustNotRun(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	ran := make(chan string, 10)
+	fit := agent.Func("fit", func(_ context.Context, r *agent.Request) ([]byte, error) { ran <- r.ID; return nil, nil })
+	c := g.caller("lab")
+	withdrawn, ended, canceling, spent := c.submit("fit", ""), c.submit("fit", ""), c.submit("fit", ""), c.submit("fit", "")
+	kv, err := g.bus.KV(g.ctx(), bus.Jobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := kv.Delete(g.ctx(), withdrawn); err != nil {
+		t.Fatal(err)
+	}
+	record := messages.Job{Task: "fit", Origin: "lab", Site: site}
+	for id, change := range map[string]func(*messages.Job){
+		ended:     func(j *messages.Job) { j.State, j.Result = messages.GoalSucceeded, []byte("old") },
+		canceling: func(j *messages.Job) { j.State = messages.GoalCanceling },
+		spent:     func(j *messages.Job) { j.State, j.Attempt = messages.GoalExecuting, messages.DefaultMaxAttempts },
+	} {
+		j := record
+		j.ID = id
+		change(&j)
+		g.put(bus.Jobs, id, &j)
+	}
+	g.run("cloud", nil, fit)
+	g.place("cloud", training("fit"))
+	g.queueIsEmpty()
+	if j := g.jobEnds(ended); string(j.Result) != "old" {
+		t.Errorf("%+v", j)
+	}
+	if j := g.jobEnds(canceling); j.State != messages.GoalCanceled {
+		t.Errorf("%+v", j)
+	}
+	if j := g.jobEnds(spent); j.State != messages.GoalAborted || !strings.Contains(j.Reason, "begun 5 times, allowed are 5") {
+		t.Errorf("%+v", j)
+	}
+	if len(ran) > 0 {
+		t.Errorf("%s ran", <-ran)
+	}
+}
+
+// TestJobThatLostItsRecord: another attempt owns the record when this one ends. Its
+// result is dropped, and the job stays in the queue for the other to acknowledge.
+func TestJobThatLostItsRecord(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	at := newGate()
+	ends := make(chan agent.ServeEvent, 10)
+	p := g.run("cloud", func(c *agent.Config) {
+		c.OnServe = func(e agent.ServeEvent) {
+			if !e.Begin {
+				ends <- e
+			}
+		}
+	}, at.handler("fit"))
+	g.place("cloud", training("fit"))
+	id := g.caller("lab").submit("fit", "")
+	at.in(t)
+	g.put(bus.Jobs, id, &messages.Job{ID: id, Task: "fit", Origin: "lab", Site: site, State: messages.GoalExecuting, Attempt: 2, Agent: "other"})
+	at.open <- "late"
+	<-ends
+	if err := p.stop(); err != nil { // the attempt has ended when Run has returned
+		t.Fatal(err)
+	}
+	if j := g.job(id, "the record", func(messages.Job) bool { return true }); j.Agent != "other" || j.State != messages.GoalExecuting {
+		t.Errorf("%+v", j)
+	}
+	if g.queued() != 1 {
+		t.Error("the job has left the queue")
+	}
+}
+
+// TestJobMovesWhenItsAgentLeaves: the time to drain is over before the job is, so it
+// begins again elsewhere at once.
+func TestJobMovesWhenItsAgentLeaves(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	first, second := newGate(), newGate()
+	p := g.run("first", func(c *agent.Config) { c.DrainTimeout = 200 * time.Millisecond }, first.handler("fit"))
+	g.place("first", training("fit"))
+	id := g.caller("lab").submit("fit", "")
+	first.in(t)
+	g.run("second", nil, second.handler("fit"))
+	g.place("second", training("fit"))
+	if err := p.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if r := second.in(t); r.ID != id || r.Attempt != 2 {
+		t.Errorf("%+v", r.Request)
+	}
+	second.open <- "done"
+	if j := g.jobEnds(id); j.Agent != "second" || string(j.Result) != "done" {
+		t.Errorf("%+v", j)
+	}
+}

@@ -1,0 +1,60 @@
+package agent
+
+import (
+	"math"
+	"time"
+)
+
+// Weights of the smoothed figures that heartbeats carry. A latency follows a change
+// within about ten requests; a rate within about five seconds, the time after which
+// the coordinator acts on it.
+const (
+	latencyWeight = 0.2
+	rateTime      = 5 * time.Second
+	rateLeast     = 500 * time.Millisecond // a rate over less time would be noise
+)
+
+// load is what one replica has served. It is pure and not safe for concurrent use.
+type load struct {
+	served  uint64
+	latency float64 // ms, smoothed
+	rate    float64 // per second, smoothed
+
+	counted uint64 // served, when the rate was last reckoned
+	at      time.Time
+}
+
+// begun counts a request.
+func (l *load) begun() { l.served++ }
+
+// ended takes a service time into the latency.
+func (l *load) ended(took time.Duration) {
+	ms := float64(took) / float64(time.Millisecond)
+	if l.latency == 0 {
+		l.latency = ms
+		return
+	}
+	l.latency += latencyWeight * (ms - l.latency)
+}
+
+// measure brings the rate up to now and returns it.
+func (l *load) measure(now time.Time) float64 {
+	since := now.Sub(l.at)
+	switch {
+	case l.at.IsZero():
+	case since < rateLeast:
+		return l.rate
+	default:
+		current := float64(l.served-l.counted) / since.Seconds()
+		weight := 1 - math.Exp(-since.Seconds()/rateTime.Seconds())
+		l.rate += weight * (current - l.rate)
+	}
+	l.counted, l.at = l.served, now
+	return l.rate
+}
+
+// wait is how long a caller who found no free slot should wait: about until one is
+// free, but never nothing.
+func (l *load) wait() time.Duration {
+	return max(time.Millisecond, time.Duration(l.latency*float64(time.Millisecond)))
+}

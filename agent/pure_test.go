@@ -1,0 +1,128 @@
+package agent
+
+import (
+	"context"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/fleetbus/fleetbus/messages"
+)
+
+func TestJudge(t *testing.T) {
+	own := messages.Incarnation{Epoch: 5, Revision: 7}
+	for _, c := range []struct {
+		found messages.Incarnation
+		want  standing
+	}{
+		{own, standingOwn},
+		{messages.Incarnation{Epoch: 5, Revision: 8}, standingOther},
+		{messages.Incarnation{Epoch: 5, Revision: 6}, standingGone},
+		{messages.Incarnation{Epoch: 5}, standingGone},
+		{messages.Incarnation{Epoch: 6}, standingGone},               // a new bucket
+		{messages.Incarnation{Epoch: 6, Revision: 1}, standingOther}, // a new bucket, and somebody has registered there
+	} {
+		if got := judge(own, c.found); got != c.want {
+			t.Errorf("%v: %v, want %v", c.found, got, c.want)
+		}
+	}
+}
+
+func TestLoad(t *testing.T) {
+	var l load
+	start := time.Now()
+	if l.wait() != time.Millisecond {
+		t.Error("a caller must wait a little even where nothing is known")
+	}
+	l.measure(start)
+	for s := range 60 {
+		for range 10 {
+			l.begun()
+			l.ended(40 * time.Millisecond)
+		}
+		l.measure(start.Add(time.Duration(s+1) * time.Second))
+	}
+	if math.Abs(l.rate-10) > 0.1 || math.Abs(l.latency-40) > 0.1 || l.served != 600 || l.wait() != 40*time.Millisecond {
+		t.Errorf("%+v", l)
+	}
+	if rate := l.measure(start.Add(60*time.Second + time.Millisecond)); rate != l.rate || math.Abs(rate-10) > 0.1 {
+		t.Error("a rate over a millisecond is noise")
+	}
+	l.measure(start.Add(2 * time.Minute))
+	if l.rate > 0.01 {
+		t.Errorf("after a minute of nothing the rate is %v", l.rate)
+	}
+	for range 30 {
+		l.ended(10 * time.Millisecond)
+	}
+	if math.Abs(l.latency-10) > 0.1 {
+		t.Errorf("latency %v does not follow", l.latency)
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	b := backoff{least: time.Second, most: 5 * time.Second}
+	for i, want := range []time.Duration{1, 2, 4, 5, 5} {
+		if got := b.step(); got != want*time.Second {
+			t.Errorf("step %d: %v", i, got)
+		}
+	}
+	b.reset()
+	if b.step() != time.Second {
+		t.Error("reset")
+	}
+}
+
+func TestLateness(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct{ since, want time.Duration }{
+		{0, 0}, {pingOften, 0}, {linkFresh, 0}, {linkFresh + 1, linkFresh + 1}, {time.Minute, time.Minute},
+	} {
+		if got := lateness(now.Add(-c.since), now); got != c.want {
+			t.Errorf("a ping answered %v ago: %v, want %v", c.since, got, c.want)
+		}
+	}
+}
+
+func TestLivesCountsToNone(t *testing.T) {
+	var l lives
+	select {
+	case <-l.none():
+	default:
+		t.Fatal("nothing was begun")
+	}
+	hold, in := make(chan struct{}), make(chan struct{})
+	for range 3 {
+		l.begin(func() { in <- struct{}{}; <-hold })
+	}
+	for range 3 {
+		<-in
+	}
+	done := l.none()
+	select {
+	case <-done:
+		t.Fatal("three still run")
+	default:
+	}
+	close(hold)
+	<-done
+}
+
+func TestSleepEndsEarly(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	sleep(ctx, time.Hour, nil)
+	wake := make(chan struct{})
+	close(wake)
+	sleep(t.Context(), time.Hour, wake)
+}
+
+func TestProgressIsClamped(t *testing.T) {
+	e := &execution{req: messages.Request{Class: messages.Training, ID: "j", Attempt: 2}, replica: &replica{a: &Agent{id: "me"}}}
+	for _, c := range []struct{ in, out float64 }{{0.5, 0.5}, {-1, 0}, {2, 1}, {math.NaN(), 0}, {math.Inf(1), 1}} {
+		e.report(c.in, "n")
+		if p := e.progress.Load(); p.Done != c.out || p.Job != "j" || p.Attempt != 2 || p.Agent != "me" {
+			t.Errorf("%v: %+v", c.in, p)
+		}
+	}
+}

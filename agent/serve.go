@@ -1,0 +1,262 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/fleetbus/fleetbus/agent/backend"
+	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/messages/bus"
+	"github.com/nats-io/nats.go"
+)
+
+// resultWait is how long a result waits for a connection that is down. A server that
+// restarts is back within it; a caller that waits longer has found another executor.
+const resultWait = 5 * time.Second
+
+// maxContentType is the longest content type of a handler that is sent; a longer header
+// would make the caller drop the whole reply as malformed.
+const maxContentType = 256
+
+// slot is a slot that was taken; free gives it back once.
+type slot struct {
+	r     *replica
+	freed bool
+}
+
+func (s *slot) free(took time.Duration) {
+	if !s.freed {
+		s.freed = true
+		s.r.release(took)
+	}
+}
+
+// serveWork serves one message out of the queue. The slot is taken. It returns what to
+// tell the server about the message; nil: nothing, so that it is delivered again.
+//
+// The slot is free, and pulls, as soon as the handler has returned. A caller that sends
+// its next request when it has the answer so finds the nearest replica waiting for it.
+func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
+	s := slot{r: r}
+	defer s.free(0)
+	req, err := r.parseWork(m)
+	if err != nil {
+		r.a.garbage.Note(r.a.cfg.Logger, "q", err)
+		return bus.Term // it would be as malformed next time
+	}
+	left, fault := r.left(m, req, now)
+	if req.Class == messages.Training {
+		return r.serveJob(m, req, &s, left, fault)
+	}
+	if fault == nil {
+		fault = r.a.guards.observe(req)
+	}
+	if fault != nil {
+		r.a.answer(req, backend.Response{}, fault, 0, now)
+		return bus.Ack
+	}
+	e := r.begin(req, m.Data, m.Reply, left)
+	defer e.cancel()
+	if !r.a.flight.add(e) {
+		return nil // it runs here already; its end acknowledges this delivery too
+	}
+	defer r.a.flight.remove(e)
+	r.a.sendReply(req, messages.ReplyAccepted)
+	resp, fault, took := r.execute(e)
+	s.free(took)
+	if !r.a.answer(req, resp, fault, took, deadlineOf(e)) {
+		return nil
+	}
+	// The result was handed over before this acknowledgement, in the same connection:
+	// whoever dies in between is served twice rather than not at all.
+	return bus.Ack
+}
+
+// parseWork reads the request of a message out of the queue. Headers that contradict
+// the subject are malformed: permissions guard the subject alone.
+func (r *replica) parseWork(m *nats.Msg) (messages.Request, error) {
+	s, err := messages.ParseSubject(m.Subject)
+	if err != nil {
+		return messages.Request{}, err
+	}
+	req, err := messages.ParseRequest(messages.Header(m.Header))
+	if err != nil {
+		return messages.Request{}, err
+	}
+	if s.Kind != messages.KindWork || s.Class != req.Class || s.Task != req.Task || s.Origin != req.Origin || req.Class != r.task.Class || req.Task != r.task.Name {
+		return messages.Request{}, messages.Errorf(messages.CodeBadRequest, "subject %q and the headers disagree: class %q, task %q, origin %q", m.Subject, req.Class, req.Task, req.Origin)
+	}
+	return req, nil
+}
+
+// left is what remains of a stored request's time. The age of a message is reckoned on
+// the server's clock; where it is not known the request counts as over.
+func (r *replica) left(m *nats.Msg, req messages.Request, now time.Time) (time.Duration, *messages.Error) {
+	if req.Left == messages.NoDeadline {
+		return req.Left, nil
+	}
+	meta, err := m.Metadata()
+	if err != nil {
+		return 0, messages.Errorf(messages.CodeExpired, "its age cannot be read from the delivery (%v), so it counts as too old; send it again", err)
+	}
+	age, ok := r.a.clocks[req.Class].Age(meta.Timestamp, now)
+	if !ok {
+		return 0, messages.Errorf(messages.CodeExpired, "its age is not known, because agent %q has not read the server's clock lately, so it counts as too old; send it again", r.a.id)
+	}
+	if left := req.Left - age; left > 0 {
+		return left, nil
+	}
+	return 0, messages.Errorf(messages.CodeExpired, "it waited %v in the queue and had %v left; allow more time or add replicas of task %q", age.Round(time.Millisecond), req.Left, req.Task)
+}
+
+// execute calls the handler. What it returns as an error is for the caller.
+func (r *replica) execute(e *execution) (backend.Response, *messages.Error, time.Duration) {
+	r.mu.Lock()
+	r.load.begun()
+	r.mu.Unlock()
+	r.a.event(e, true, nil)
+	begun := time.Now()
+	resp, err := r.call(e.ctx, &backend.Request{Request: e.req, Body: e.body, Progress: e.report})
+	took := max(time.Since(begun), 1) // 0 means that nothing was executed
+	fault := r.fault(e, err)
+	r.a.event(e, false, fault)
+	return resp, fault, took
+}
+
+// call calls Serve. A panic is an error of the handler's, not the agent's end.
+func (r *replica) call(ctx context.Context, req *backend.Request) (resp backend.Response, err error) {
+	defer r.recovered("Serve", &err)
+	return r.server.Serve(ctx, req)
+}
+
+// fault maps what a handler returned to what its caller is told.
+func (r *replica) fault(e *execution, err error) *messages.Error {
+	if err == nil {
+		return nil
+	}
+	var ours *messages.Error
+	if errors.As(err, &ours) && ours.Code.Known() {
+		return ours
+	}
+	ended := e.ctx.Err()
+	if ended == nil || !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		return messages.Errorf(messages.CodeBackendFailed, "handler %q of agent %q: %v", r.task.HandlerName(), r.a.id, err)
+	}
+	switch {
+	case e.gaveUp.Load():
+		return messages.Errorf(messages.CodeCanceled, "the caller gave up while it ran")
+	case r.a.work.Err() == nil:
+		return messages.Errorf(messages.CodeDeadline, "handler %q of agent %q did not finish in the time that was left; allow more time or a faster tier", r.task.HandlerName(), r.a.id)
+	case e.req.Class == messages.Action:
+		return messages.Errorf(messages.CodeUnknownOutcome, "agent %q stopped while the action ran; look before acting again", r.a.id)
+	}
+	return messages.Errorf(messages.CodeDraining, "agent %q stopped before the request was finished; another replica can serve it", r.a.id)
+}
+
+// event tells OnServe.
+func (a *Agent) event(e *execution, begin bool, fault *messages.Error) {
+	if a.cfg.OnServe == nil {
+		return
+	}
+	q := e.req
+	ev := ServeEvent{Begin: begin, ID: q.ID, Attempt: q.Attempt, Class: q.Class, Task: q.Task, Replica: e.replica.id, Agent: a.id,
+		Inc: a.incarnation(), Origin: q.Origin, Key: q.Key, Episode: q.Episode, Seq: q.Seq, Body: e.body}
+	if fault != nil {
+		ev.Code = fault.Code
+	}
+	a.cfg.OnServe(ev)
+}
+
+// deadlineOf returns until when the caller of a request waits.
+func deadlineOf(e *execution) time.Time {
+	if d, ok := e.ctx.Deadline(); ok {
+		return d
+	}
+	return time.Now().Add(resultWait)
+}
+
+// replySubject is where the caller of a request listens.
+func (a *Agent) replySubject(req messages.Request) string {
+	s := a.subject(messages.KindReply)
+	s.Origin, s.ID = req.Origin, req.Inbox
+	return s.String()
+}
+
+// reply starts a reply to a request.
+func (a *Agent) reply(req messages.Request, kind messages.ReplyKind) messages.Reply {
+	return messages.Reply{Kind: kind, ID: req.ID, Attempt: req.Attempt, Agent: a.id, Inc: a.incarnation()}
+}
+
+// sendReply sends a reply without a body to the caller's inbox. That it may be lost is
+// fine: the caller has its own clock.
+func (a *Agent) sendReply(req messages.Request, kind messages.ReplyKind) {
+	if req.Inbox == "" {
+		return
+	}
+	header := nats.Header(a.reply(req, kind).Header())
+	if err := a.nc.PublishMsg(&nats.Msg{Subject: a.replySubject(req), Header: header}); err != nil {
+		a.cfg.Logger.Debug("reply not sent", "kind", kind, "request", req.ID, "error", err)
+	}
+}
+
+// answer hands the result of a request, or its error, over to the connection and
+// reports whether that was possible. Where the connection is down it waits for it until
+// the caller has given up, at most resultWait.
+func (a *Agent) answer(req messages.Request, resp backend.Response, fault *messages.Error, took time.Duration, until time.Time) bool {
+	if req.Inbox == "" {
+		return true
+	}
+	reply := a.reply(req, messages.ReplyResult)
+	reply.Service, reply.Err, reply.ContentType = took, fault, resp.ContentType
+	if reply.ContentType == "" || len(reply.ContentType) > maxContentType {
+		reply.ContentType = req.ContentType
+	}
+	m := &nats.Msg{Subject: a.replySubject(req), Header: nats.Header(reply.Header())}
+	if fault == nil {
+		m.Data = resp.Body
+	}
+	if last := time.Now().Add(resultWait); until.After(last) {
+		until = last
+	}
+	for {
+		again := a.reconnected.next()
+		err := a.nc.PublishMsg(m)
+		if err == nil {
+			return true
+		}
+		if errors.Is(err, nats.ErrMaxPayload) && m.Data != nil {
+			reply.Err = messages.Errorf(messages.CodePayloadTooLarge, "the result has %d bytes, the server's max_payload is %d; raise max_payload (up to 8 MB) or answer with a reference", len(resp.Body), a.nc.MaxPayload())
+			m.Header, m.Data = nats.Header(reply.Header()), nil
+			continue
+		}
+		wait := time.Until(until)
+		if errors.Is(err, nats.ErrConnectionClosed) || wait <= 0 || a.gone() {
+			a.faults.add("result")
+			a.cfg.Logger.Warn("result lost: no connection", "request", req.ID, "task", req.Task, "error", err)
+			return false
+		}
+		sleepUntilGone(wait, again, a.abandoned)
+	}
+}
+
+// gone reports whether the agent has left without what still runs.
+func (a *Agent) gone() bool {
+	select {
+	case <-a.abandoned:
+		return true
+	default:
+		return false
+	}
+}
+
+// sleepUntilGone waits for d, or one of the channels.
+func sleepUntilGone(d time.Duration, wake, gone <-chan struct{}) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-wake:
+	case <-gone:
+	}
+}
