@@ -134,7 +134,8 @@ type fake struct {
 	mu    sync.Mutex
 	held  map[string]bool
 	calls []call
-	work  sync.WaitGroup
+	gone  bool
+	work  sync.WaitGroup // Add only under mu and while not gone
 }
 
 type call struct {
@@ -156,10 +157,18 @@ func (f *fleet) agent(id string, serve func(call) ([]byte, *messages.Error)) *fa
 	}
 	f.t.Cleanup(func() {
 		a.nc.Close()
-		f.over()
-		a.work.Wait()
+		a.end()
 	})
 	return a
+}
+
+// end lets all gates open and waits for what is being served.
+func (a *fake) end() {
+	a.f.over()
+	a.mu.Lock()
+	a.gone = true
+	a.mu.Unlock()
+	a.work.Wait()
 }
 
 func (a *fake) on(kind messages.Kind, h nats.MsgHandler) {
@@ -177,6 +186,7 @@ func (a *fake) on(kind messages.Kind, h nats.MsgHandler) {
 // pull takes work of a task out of the queue, as many as slots at once.
 func (a *fake) pull(task string, rank, slots int) *fake {
 	a.f.t.Helper()
+	a.f.bus.Forget() // the server may have restarted
 	if _, err := a.f.bus.Consumer(ctxFor(a.f.t), "main", messages.Inference, task); err != nil {
 		a.f.t.Fatal(err)
 	}
@@ -229,15 +239,21 @@ func (a *fake) begin(m *nats.Msg, queued bool, done func()) {
 		}
 	}
 	a.mu.Lock()
+	if a.gone {
+		a.mu.Unlock()
+		return
+	}
 	a.held[req.ID] = true
 	a.calls = append(a.calls, c)
+	a.work.Add(1)
 	a.mu.Unlock()
 	a.say(word, a.reply(req, messages.ReplyAccepted, nil), nil)
 	select {
 	case a.began <- c:
 	default:
 	}
-	a.work.Go(func() {
+	go func() {
+		defer a.work.Done()
 		body, fault := a.serve(c)
 		if !a.frozen.Load() {
 			r := a.reply(req, messages.ReplyResult, fault)
@@ -248,7 +264,7 @@ func (a *fake) begin(m *nats.Msg, queued bool, done func()) {
 		delete(a.held, req.ID)
 		a.mu.Unlock()
 		done()
-	})
+	}()
 }
 
 func (a *fake) say(subject string, r messages.Reply, body []byte) {

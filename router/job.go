@@ -15,14 +15,38 @@ import (
 	"github.com/nats-io/nuid"
 )
 
-// How a job is submitted. One try waits for the stream's word for publishTry; what was
-// stored twice by that is dropped by the stream, because both carry the job's id.
-// submitTime bounds all of it where ctx does not: it outlasts the election of a new
-// leader (4 to 9 s).
+// How a job is stored and read. One request to JetStream is given up after jobTry and
+// made again: a reply that was lost with a connection never comes, and what answers at
+// all does so in milliseconds. What is stored twice by that is dropped: records by their
+// key, work by its message id. submitTime bounds all tries together where ctx does not;
+// it outlasts the election of a new leader (4 to 9 s).
 const (
-	publishTry = 3 * time.Second
+	jobTry     = 2 * time.Second
 	submitTime = 15 * time.Second
 )
+
+// try calls f, each time with jobTry at most, until it succeeds, fails for a reason
+// that does not pass, or ctx or the client ends. It returns f's last error.
+func (c *Client) try(ctx context.Context, what string, f func(context.Context) error) *messages.Error {
+	for {
+		once, done := context.WithTimeout(ctx, jobTry)
+		err := f(once)
+		done()
+		var api *jetstream.APIError
+		refused := errors.As(err, &api) && api.Code != 503
+		bad := messages.AsError(bus.Explain(err, what), messages.CodeUnavailable)
+		if bad == nil || refused || bad.Code != messages.CodeUnavailable {
+			return bad
+		}
+		select {
+		case <-ctx.Done():
+			return bad
+		case <-c.stopped:
+			return c.ended()
+		case <-time.After(routesRetry):
+		}
+	}
+}
 
 // Job is a piece of training. Task and Body are needed.
 type Job struct {
@@ -71,14 +95,16 @@ func (c *Client) submit(ctx context.Context, origin string, job Job) (string, *m
 	}
 	ctx, cancel := context.WithTimeout(ctx, submitTime)
 	defer cancel()
-	kv, err := c.bus.KV(ctx, bus.Jobs)
-	if err != nil {
-		return "", messages.AsError(err, messages.CodeUnavailable)
-	}
-	rec, rev, fresh, bad := record(ctx, kv, messages.Job{
-		ID: req.ID, Task: job.Task, Origin: origin, Site: site, State: messages.GoalAccepted, Created: time.Now().UTC(),
-	})
-	if bad != nil {
+	var kv bus.KV
+	var rev uint64
+	fresh := false
+	rec := messages.Job{ID: req.ID, Task: job.Task, Origin: origin, Site: site, State: messages.GoalAccepted, Created: time.Now().UTC()}
+	if bad := c.try(ctx, "write the record of job "+rec.ID, func(ctx context.Context) (err error) {
+		if kv, err = c.bus.KV(ctx, bus.Jobs); err == nil {
+			rec, rev, fresh, err = record(ctx, kv, rec)
+		}
+		return err
+	}); bad != nil {
 		return "", bad
 	}
 	if rec.Task != job.Task {
@@ -93,7 +119,7 @@ func (c *Client) submit(ctx context.Context, origin string, job Job) (string, *m
 	certain, bad := c.publishJob(ctx, rec.Site, req, job.Body)
 	if bad != nil {
 		if certain && fresh {
-			undo, done := context.WithTimeout(context.WithoutCancel(ctx), publishTry)
+			undo, done := context.WithTimeout(context.WithoutCancel(ctx), jobTry)
 			defer done()
 			if err := kv.Delete(undo, rec.ID, jetstream.LastRevision(rev)); err != nil {
 				c.cfg.Logger.Warn("the record of a job that was not queued could not be removed", "job", rec.ID, "error", err)
@@ -115,20 +141,23 @@ func jobID(origin, key string) string {
 }
 
 // record makes the record of a job, or returns the one that is there.
-func record(ctx context.Context, kv bus.KV, job messages.Job) (messages.Job, uint64, bool, *messages.Error) {
+func record(ctx context.Context, kv bus.KV, job messages.Job) (messages.Job, uint64, bool, error) {
 	data, err := messages.Encode(&job)
 	if err != nil {
-		return job, 0, false, messages.AsError(err, messages.CodeInternal)
+		return job, 0, false, err
 	}
 	rev, err := kv.Create(ctx, job.ID, data)
 	if err == nil {
 		return job, rev, true, nil
 	}
 	if !errors.Is(err, jetstream.ErrKeyExists) {
-		return job, 0, false, messages.AsError(bus.Explain(err, "write the record of job "+job.ID), messages.CodeUnavailable)
+		return job, 0, false, err
 	}
-	old, bad := readJob(ctx, kv, job.ID)
-	return old, 0, false, bad
+	old, err := readJob(ctx, kv, job.ID)
+	if err != nil {
+		return job, 0, false, err
+	}
+	return old, 0, false, nil
 }
 
 // publishJob puts the work into the queue. certain says that after an error the queue
@@ -139,48 +168,37 @@ func (c *Client) publishJob(ctx context.Context, site string, req messages.Reque
 	m := &nats.Msg{Subject: s.String(), Header: nats.Header(req.Header()), Data: body}
 	m.Header[messages.HeaderMsgID] = []string{req.ID}
 	certain = true
-	for {
-		err := c.bus.Stream(ctx, site, messages.Training)
-		if err == nil {
-			try, done := context.WithTimeout(ctx, publishTry)
-			_, err = c.bus.JS.PublishMsg(try, m, jetstream.WithRetryAttempts(0))
-			done()
+	bad = c.try(ctx, "queue job "+req.ID, func(ctx context.Context) error {
+		if err := c.bus.Stream(ctx, site, messages.Training); err != nil {
+			return err
 		}
-		if err == nil {
-			return true, nil
-		}
-		c.bus.Forget()
-		var api *jetstream.APIError
-		refused := errors.As(err, &api) || errors.Is(err, nats.ErrMaxPayload)
-		absent := errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrReconnectBufExceeded)
-		if !refused && !absent {
-			certain = false // no word in time: it may be stored
-		}
-		bad = messages.AsError(bus.Explain(err, "queue job "+req.ID), messages.CodeUnavailable)
-		if refused || bad.Code != messages.CodeUnavailable {
-			return certain, bad
-		}
-		select {
-		case <-ctx.Done():
-			if !certain {
-				bad.Message += "; it may be stored all the same: ask for it, or submit it again under the same key"
+		_, err := c.bus.JS.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
+		if err != nil {
+			c.bus.Forget()
+			var api *jetstream.APIError
+			absent := errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrReconnectBufExceeded)
+			if !absent && !errors.As(err, &api) {
+				certain = false // no word in time: it may be stored
 			}
-			return certain, bad
-		case <-c.stopped:
-			return certain, c.ended()
-		case <-time.After(routesRetry):
 		}
+		return err
+	})
+	if bad == nil || certain {
+		return certain, bad
 	}
+	open := *bad
+	open.Message += "; it may be stored all the same: ask for it, or submit it again under the same key"
+	return false, &open
 }
 
-func readJob(ctx context.Context, kv jetstream.KeyValue, id string) (messages.Job, *messages.Error) {
+func readJob(ctx context.Context, kv jetstream.KeyValue, id string) (messages.Job, error) {
 	var job messages.Job
 	entry, err := kv.Get(ctx, id)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return job, messages.Errorf(messages.CodeNotFound, "job %s is not known; records are kept for a week after their last change", id)
 	}
 	if err != nil {
-		return job, messages.AsError(bus.Explain(err, "read job "+id), messages.CodeUnavailable)
+		return job, bus.Explain(err, "read job "+id)
 	}
 	if err := messages.Decode(entry.Value(), &job); err != nil {
 		return job, messages.Errorf(messages.CodeInternal, "job %s: its record cannot be read: %v", id, err)
@@ -188,7 +206,8 @@ func readJob(ctx context.Context, kv jetstream.KeyValue, id string) (messages.Jo
 	return job, nil
 }
 
-// Job returns the record of a job; code not_found where there is none.
+// Job returns the record of a job; code not_found where there is none, unavailable
+// where it could not be read within two seconds.
 func (c *Client) Job(ctx context.Context, id string) (messages.Job, error) {
 	if c.err != nil {
 		return messages.Job{}, c.err
@@ -196,13 +215,11 @@ func (c *Client) Job(ctx context.Context, id string) (messages.Job, error) {
 	if err := messages.CheckName("job", id); err != nil {
 		return messages.Job{}, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, jobTry)
+	defer cancel()
 	kv, err := c.bus.KV(ctx, bus.Jobs)
 	if err != nil {
 		return messages.Job{}, err
 	}
-	job, bad := readJob(ctx, kv, id)
-	if bad != nil {
-		return job, bad
-	}
-	return job, nil
+	return readJob(ctx, kv, id)
 }

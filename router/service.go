@@ -65,6 +65,9 @@ func (s *Service) Client() *Client { return s.client }
 // within Config.DrainTimeout, and returns nil when everything of it is gone. An error
 // is a wrong Config, a second call, or a connection that was closed under it.
 func (s *Service) Run(ctx context.Context) error {
+	if s.client.err != nil {
+		return s.client.err
+	}
 	if s.begun.Swap(true) {
 		return messages.Errorf(messages.CodeConflict, "router.Service: Run was called twice; make a service for each")
 	}

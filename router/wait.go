@@ -35,7 +35,9 @@ func (c *Client) Wait(ctx context.Context, id string, onProgress func(messages.P
 	poll := time.NewTicker(jobPoll)
 	defer poll.Stop()
 	var changes <-chan jetstream.KeyValueEntry
-	if w := c.watchJob(ctx, id); w != nil {
+	watching, unwatch := context.WithCancel(ctx)
+	defer unwatch()
+	if w := c.watchJob(watching, unwatch, id); w != nil {
 		defer func() { _ = w.Stop() }() // it fails only where the watcher is gone already
 		changes = w.Updates()
 	}
@@ -111,8 +113,12 @@ func (c *Client) progress(id string, wanted bool) (<-chan messages.Progress, fun
 	return reports, subs.close, nil
 }
 
-// watchJob watches the record of a job; nil where it cannot be watched.
-func (c *Client) watchJob(ctx context.Context, id string) jetstream.KeyWatcher {
+// watchJob watches the record of a job until ctx ends; nil where that cannot be set up
+// in time. giveUp ends ctx: a request whose answer got lost with a connection would hold
+// Wait up, and the poll with it.
+func (c *Client) watchJob(ctx context.Context, giveUp func(), id string) jetstream.KeyWatcher {
+	timer := time.AfterFunc(jobTry, giveUp)
+	defer timer.Stop()
 	kv, err := c.bus.KV(ctx, bus.Jobs)
 	if err != nil {
 		return nil

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math"
+	"time"
+
+	"github.com/fleetbus/fleetbus/agent"
+	"github.com/fleetbus/fleetbus/internal/fleetfile"
+	"github.com/fleetbus/fleetbus/internal/history"
+	"github.com/fleetbus/fleetbus/messages"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// agentFlags are the flags of `fleetbus agent`, and the fields of its --config file.
+type agentFlags struct {
+	id, tier, billing string
+	labels            map[string]string
+	capacity          messages.Resources
+	latency, price    float64
+	simulate          bool
+	commands          commands
+	drain             time.Duration
+
+	config, history string
+}
+
+func agentCmd(a *app) *cobra.Command {
+	g := agentFlags{labels: make(map[string]string)}
+	cmd := &cobra.Command{
+		Use:   "agent",
+		Short: "Run an agent: one per robot, edge box or cloud node",
+		Long: `Run an agent: it announces what this machine has, runs the tasks that are placed on it and
+serves their requests. On SIGINT or SIGTERM it finishes what it has, then stops; a second
+signal stops it at once.
+
+What it can serve: --exec NAME=COMMAND starts a child process for tasks with the handler
+NAME (docs/protocol.md has its protocol, examples/exec-python an example); --simulate
+takes as long as the placement model says, for every other task.
+
+A --config file has the same fields; flags win over it.`,
+		Example: `  fleetbus agent --id robot-1 --tier robot --compute 10TFLOPS --network 10Mbps --simulate
+  fleetbus agent --id edge-1 --tier edge --compute 100TFLOPS --exec grasp='python3 grasp.py'
+  fleetbus agent --config agent.yaml --server nats://edge.example:4222`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.agent(cmd, &g) },
+	}
+	g.define(cmd.Flags())
+	return cmd
+}
+
+func (g *agentFlags) define(f *pflag.FlagSet) {
+	f.StringVar(&g.id, "id", "", "`NAME` of the agent, unique in the fleet; the newer of two with one id wins")
+	f.StringVar(&g.tier, "tier", "", "where it stands: robot, edge or cloud")
+	f.Var(labelValue(g.labels), "label", "`KEY=VALUE` that tasks can ask for; may be repeated")
+	f.Var(quantity(&g.capacity.Compute, fleetfile.Compute), "compute", "what the machine has, `AMOUNT` like 100TFLOPS")
+	f.Var(quantity(&g.capacity.Storage, fleetfile.Storage), "storage", "`AMOUNT` like 1000GB")
+	f.Var(quantity(&g.capacity.Network, fleetfile.Network), "network", "`AMOUNT` like 100Mbps")
+	f.Var(quantity(&g.latency, fleetfile.Duration), "latency", "`TIME` from who asks to this machine, like 10ms")
+	f.Float64Var(&g.price, "price", 0, "currency per hour")
+	f.StringVar(&g.billing, "billing", "", "share: a task pays for what it holds; whole: all is paid as soon as anything runs (default share)")
+	f.BoolVar(&g.simulate, "simulate", false, "serve every task by taking as long as the model says")
+	f.Var(&g.commands, "exec", "`NAME=COMMAND` that serves the handler NAME; may be repeated")
+	f.DurationVar(&g.drain, "drain-timeout", agent.DefaultDrainTimeout, "how long it may take to finish when it is told to stop")
+	f.StringVar(&g.config, "config", "", "YAML `FILE` with these fields")
+	f.StringVar(&g.history, "history", "", "append what is executed to this `FILE`")
+	_ = f.MarkHidden("history") // of the demo and its checker; it fails only for a flag that is not there
+}
+
+// environment is the machine as the planner sees it.
+func (g *agentFlags) environment(site string) (messages.Environment, error) {
+	if g.id == "" {
+		return messages.Environment{}, usagef("--id: none given; name the agent, for example --id robot-1")
+	}
+	if g.tier == "" {
+		return messages.Environment{}, usagef("--tier: none given, allowed are cloud, edge, robot")
+	}
+	tier, err := messages.ParseTier(g.tier)
+	if err != nil {
+		return messages.Environment{}, usageError{err}
+	}
+	e := messages.Environment{
+		ID: g.id, Tier: tier, Site: site, Labels: g.labels, Capacity: g.capacity,
+		Latency: g.latency, Price: g.price, Billing: messages.Billing(g.billing), Version: versionString(),
+	}
+	if err := e.Check(""); err != nil {
+		return e, usageError{err}
+	}
+	return e.Normal(), nil
+}
+
+// agent runs one agent until it is told to stop and has drained.
+func (a *app) agent(cmd *cobra.Command, g *agentFlags) (err error) {
+	if g.config != "" {
+		if err := loadFlags(g.config, cmd.Flags()); err != nil {
+			return fileError(cmd, err)
+		}
+		if err := messages.CheckName("site", a.site); err != nil {
+			return usageError{err}
+		}
+	}
+	env, err := g.environment(a.site)
+	if err != nil {
+		return err
+	}
+	if g.drain <= 0 {
+		return usagef("--drain-timeout: found %v, allowed is more than 0", g.drain)
+	}
+	log := a.serviceLog(cmd)
+	handlers, err := g.handlers(log)
+	if err != nil {
+		return err
+	}
+	if g.history != "" {
+		w, err := history.Open(g.history, env.ID)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			if failed := w.Close(); err == nil {
+				err = failed
+			}
+		}()
+		for i, h := range handlers {
+			if handlers[i], err = recorded(h, w); err != nil {
+				return usageError{err}
+			}
+		}
+	}
+	return again(cmd.Context(), log, "agent "+env.ID, func(ctx context.Context) error {
+		return a.runAgent(ctx, log, env, g.drain, handlers)
+	})
+}
+
+func (a *app) runAgent(ctx context.Context, log *slog.Logger, env messages.Environment, drain time.Duration, handlers []agent.Handler) error {
+	nc, err := a.connectForever(ctx, "fleetbus agent "+env.ID, log)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	// Heartbeats have a connection of their own: a large body on its way must not look
+	// like the death of the agent.
+	beats, err := a.connectForever(ctx, "fleetbus beats "+env.ID, log)
+	if err != nil {
+		return err
+	}
+	defer beats.Close()
+	log.Info("agent runs", "agent", env.ID, "tier", env.Tier, "fleet", a.fleet, "site", env.Site, "server", nc.ConnectedUrlRedacted())
+	defer context.AfterFunc(ctx, func() {
+		log.Info("told to stop: finishing what is under way; a second signal stops at once", "agent", env.ID, "at_most", drain)
+	})()
+	return agent.New(nc, agent.Config{
+		Fleet: a.fleet, Environment: env, BeatConn: beats, DrainTimeout: drain, Logger: log, Version: versionString(),
+	}, handlers...).Run(ctx)
+}
+
+// quantityValue is a flag with a unit.
+type quantityValue struct {
+	into *float64
+	unit fleetfile.Unit
+}
+
+func quantity(into *float64, u fleetfile.Unit) *quantityValue { return &quantityValue{into, u} }
+
+func (q *quantityValue) Set(s string) error {
+	v, err := q.unit.Parse(s)
+	if err != nil {
+		return plain(err)
+	}
+	if v < 0 || math.IsNaN(v) || math.IsInf(v, 0) {
+		return fmt.Errorf("found %q, allowed is 0 %s or more", s, q.unit.Base())
+	}
+	*q.into = v
+	return nil
+}
+
+func (q *quantityValue) Type() string { return "amount" }
+
+func (q *quantityValue) String() string {
+	if q.into == nil || *q.into == 0 {
+		return ""
+	}
+	return number(*q.into) + q.unit.Base()
+}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/fleetbus/fleetbus/coordinator"
+	"github.com/nats-io/nuid"
+	"github.com/spf13/cobra"
+)
+
+func coordinatorCmd(a *app) *cobra.Command {
+	var id string
+	var replicas int
+	var lease time.Duration
+	cmd := &cobra.Command{
+		Use:   "coordinator",
+		Short: "Run a coordinator; several may run, one of them leads",
+		Long: `Run a coordinator. Several may run: one leads, the others follow and take over when its
+lease expires. Requests are served by the last plan even when none runs.`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if id == "" {
+				id = "coordinator-" + nuid.Next()
+			}
+			log := a.serviceLog(cmd)
+			return again(cmd.Context(), log, "coordinator "+id, func(ctx context.Context) error {
+				nc, err := a.connectForever(ctx, "fleetbus coordinator "+id, log)
+				if err != nil {
+					return err
+				}
+				defer nc.Close()
+				log.Info("coordinator runs", "id", id, "fleet", a.fleet, "server", nc.ConnectedUrlRedacted())
+				return coordinator.New(nc, coordinator.Config{
+					Fleet: a.fleet, ID: id, Replicas: replicas, LeaseTTL: lease, Logger: log, Version: versionString(),
+				}).Run(ctx)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&id, "id", "", "`NAME` of this coordinator, for people (default a random one)")
+	cmd.Flags().IntVar(&replicas, "replicas", 0, "how many servers keep each stream and bucket: 1, 3 or 5 (default 3 in a cluster, else 1)")
+	cmd.Flags().DurationVar(&lease, "lease-ttl", coordinator.DefaultLeaseTTL, "after how long another coordinator takes over from a dead leader, whole seconds")
+	return cmd
+}

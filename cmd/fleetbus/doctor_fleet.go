@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/messages/bus"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// fewConsumers is the server's default of consumers a stream. A stream that was made
+// without a limit of its own has it, and watchers of a bucket count.
+const fewConsumers = 1000
+
+// assets looks for the streams and buckets of the fleet. They are made by whoever misses
+// them first, so a missing one is worth a remark, no more.
+func (d *doctor) assets(ctx context.Context, b *bus.Bus) {
+	var missing, narrow []string
+	found := 0
+	for _, name := range assetNames(b.Fleet, d.site) {
+		stream, err := b.JS.Stream(ctx, name)
+		switch {
+		case errors.Is(err, jetstream.ErrStreamNotFound):
+			missing = append(missing, name)
+			continue
+		case err != nil:
+			text, do := advice(bus.Explain(err, "look for stream "+name))
+			d.add("streams", bad, text, do)
+			return
+		}
+		found++
+		info := stream.CachedInfo()
+		most := info.Config.MaxConsumers
+		if most <= 0 {
+			most = fewConsumers
+		}
+		if info.State.Consumers*10 >= most*9 {
+			narrow = append(narrow, fmt.Sprintf("%s has %d of %d", name, info.State.Consumers, most))
+		}
+	}
+	switch {
+	case found == 0:
+		d.add("streams", warn, "fleet "+b.Fleet+" has none yet", "the first coordinator, router or agent makes them: `fleetbus up`; another fleet is named with --fleet")
+	case len(missing) > 0:
+		d.add("streams", good, fmt.Sprintf("%d there; not made yet, because nobody needed them: %s", found, strings.Join(missing, ", ")), "")
+	default:
+		d.add("streams", good, fmt.Sprintf("all %d streams and buckets of fleet %s, site %s are there", found, b.Fleet, d.site), "")
+	}
+	if len(narrow) > 0 {
+		d.add("consumers", warn, "almost no room: "+strings.Join(narrow, ", "), "set jetstream { limits { default_max_consumers: 20000 } } on the server")
+	} else if found > 0 {
+		d.add("consumers", good, "no stream is near its limit of consumers", "")
+	}
+}
+
+func assetNames(fleet, site string) []string {
+	names := []string{bus.EventStreamName(fleet)}
+	for _, class := range []messages.Class{messages.Training, messages.Inference, messages.Action} {
+		names = append(names, bus.StreamName(fleet, site, class))
+	}
+	for _, bucket := range bus.Buckets() {
+		names = append(names, "KV_"+bus.BucketName(fleet, bucket)) // as the client names a bucket's stream
+	}
+	return names
+}
+
+// leader asks for the fleet's state and judges it.
+func (d *doctor) leader(ctx context.Context, b *bus.Bus) {
+	s, err := leaderState(ctx, b)
+	if err != nil {
+		found, do := advice(err)
+		if errors.Is(err, errNoLeader) {
+			found = "none answers in fleet " + b.Fleet + ": requests are served by the last plan, nothing new is placed"
+		}
+		d.add("coordinator", bad, found, do)
+		return
+	}
+	d.add("coordinator", good, fmt.Sprintf("%s leads, term %s", s.Leader, s.Term), "")
+	d.agents(s)
+	d.waiting(s)
+	dropped := 0
+	for _, n := range s.Bad {
+		dropped += n
+	}
+	if dropped > 0 {
+		d.add("garbage", warn, fmt.Sprintf("the leader has dropped %d malformed messages: %v", dropped, s.Bad), "its log names the subjects; is something else publishing below fb."+b.Fleet+"?")
+	}
+}
+
+func (d *doctor) agents(s *messages.State) {
+	by := map[messages.AgentState][]string{}
+	for _, g := range s.Agents {
+		by[g.State] = append(by[g.State], g.Environment.ID)
+	}
+	if len(s.Agents) == 0 {
+		d.add("agents", warn, "none", "start one: `fleetbus agent --id robot-1 --tier robot --simulate`")
+		return
+	}
+	well := len(by[messages.AgentReady]) + len(by[messages.AgentDraining])
+	if away := append(by[messages.AgentStale], by[messages.AgentLost]...); len(away) > 0 {
+		d.add("agents", warn, fmt.Sprintf("%d of %d are well; stale or lost: %s", well, len(s.Agents), list(away)), "are they running, and does their link carry data? stale means beats arrive, data does not")
+		return
+	}
+	d.add("agents", good, fmt.Sprintf("%d, none stale or lost", len(s.Agents)), "")
+}
+
+func (d *doctor) waiting(s *messages.State) {
+	var waiting, why []string
+	for _, r := range s.Replicas {
+		if r.Agent == "" {
+			waiting = append(waiting, r.ID)
+			why = append(why, r.Reason)
+		}
+	}
+	switch {
+	case len(waiting) > 0:
+		d.add("tasks", warn, fmt.Sprintf("%d replicas wait: %s: %s", len(waiting), waiting[0], why[0]), "`fleetbus placements` has them all")
+	case len(s.Tasks) == 0:
+		d.add("tasks", warn, "none", "say what is to run: `fleetbus apply -f configs/smart-factory.yaml`")
+	default:
+		d.add("tasks", good, fmt.Sprintf("%d tasks, %d replicas, none waits", len(s.Tasks), len(s.Replicas)), "")
+	}
+}
+
+// list writes the first few of many names.
+func list(names []string) string {
+	const few = 5
+	if len(names) > few {
+		return strings.Join(names[:few], ", ") + fmt.Sprintf(" and %d more", len(names)-few)
+	}
+	return strings.Join(names, ", ")
+}

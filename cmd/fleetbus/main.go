@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/fleetbus/fleetbus/messages"
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker: -ldflags "-X main.version=v1.2.3".
+var version = "dev"
+
+// Exit statuses.
+const (
+	exitOK      = 0
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+func main() { os.Exit(execute(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+
+// execute runs one command line and returns the exit status.
+func execute(args []string, in io.Reader, out, errw io.Writer) int {
+	ctx, stop := withSignals(context.Background(), errw)
+	defer stop()
+
+	a := &app{}
+	root := newRoot(a)
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errw)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	var silent silentError
+	if !errors.As(err, &silent) {
+		fmt.Fprintln(errw, "fleetbus: "+oneLine(err))
+	}
+	var usage usageError
+	if !a.started || errors.As(err, &usage) {
+		return exitUsage
+	}
+	return exitFailure
+}
+
+// usageError is a mistake on the command line or in a file named there: exit status 2.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error {
+	return usageError{messages.Errorf(messages.CodeBadRequest, format, args...)}
+}
+
+// silentError fails the command without a further word: its output has said it all.
+type silentError struct{}
+
+func (silentError) Error() string { return "failed" }
+
+// oneLine is an error for people. The code of ours is for programs (--json has it), so it
+// stands at the end, and only where the message does not speak for itself.
+func oneLine(err error) string {
+	text := err.Error()
+	var ours *messages.Error
+	if errors.As(err, &ours) {
+		if ours.Code != messages.CodeBadRequest {
+			text = strings.Replace(text, ours.Error(), ours.Message, 1) + " [" + string(ours.Code) + "]"
+		} else {
+			text = strings.Replace(text, ours.Error(), ours.Message, 1)
+		}
+	}
+	return strings.Join(strings.Fields(text), " ")
+}
+
+// withSignals returns a context that the first SIGINT or SIGTERM cancels, so that agents
+// drain and servers close their stores. The second one exits at once: a person who asks
+// twice does not want to wait for a drain.
+func withSignals(parent context.Context, errw io.Writer) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(parent)
+	signals := make(chan os.Signal, 2)
+	done := make(chan struct{})
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case <-signals:
+			cancel()
+		case <-done:
+			return
+		}
+		select {
+		case <-signals:
+			fmt.Fprintln(errw, "fleetbus: stopped by a second signal; work in flight was not finished")
+			os.Exit(exitFailure)
+		case <-done:
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(done)
+		cancel()
+	}
+}
+
+// newRoot makes the command tree. All subcommands are listed here and nowhere else.
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "fleetbus",
+		Short: "A message bus and a task placer for robot fleets, on NATS",
+		Long: `fleetbus places training, inference and action tasks on robots, edge boxes and clouds,
+and carries requests to them over NATS.
+
+Start here:
+  fleetbus up                                        server, coordinator and router on this machine
+  fleetbus agent --id robot-1 --tier robot \
+    --compute 10TFLOPS --simulate                    one agent per robot, edge box or cloud node
+  fleetbus apply -f configs/smart-factory.yaml       what is to run
+  fleetbus request inference inference --data hi     ask for an answer
+  fleetbus doctor                                    what is wrong, and what to do`,
+		Version:       versionString(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          knownCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	root.CompletionOptions.HiddenDefaultCmd = true
+	a.flags(root)
+	root.AddGroup(
+		&cobra.Group{ID: "run", Title: "Run the parts:"},
+		&cobra.Group{ID: "use", Title: "Use the fleet:"},
+		&cobra.Group{ID: "look", Title: "Look at it:"},
+	)
+	add := func(group string, commands ...*cobra.Command) {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add("run", upCmd(a), agentCmd(a), coordinatorCmd(a), routerCmd(a), serverCmd(a), demoCmd(a))
+	add("use", applyCmd(a), deleteCmd(a), drainCmd(a), undrainCmd(a), planCmd(), requestCmd(a), jobCmd(a))
+	add("look", doctorCmd(a), agentsCmd(a), tasksCmd(a), placementsCmd(a), eventsCmd(a), waitCmd(a), versionCmd(a))
+	mark(root, &a.started)
+	return root
+}
+
+// knownCommand refuses what is no subcommand, and says which one is near.
+func knownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	cmd.SuggestionsMinimumDistance = 2 // two letters wrong are a typing error, three another word
+	hint := ""
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = "did you mean " + strings.Join(near, " or ") + "? "
+	}
+	return fmt.Errorf("unknown command %q; %s`%s --help` lists the commands", args[0], hint, cmd.CommandPath())
+}
+
+// mark makes every command note that it has begun: what fails before that is a mistake
+// on the command line.
+func mark(c *cobra.Command, started *bool) {
+	if run := c.RunE; run != nil {
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			*started = true
+			return run(cmd, args)
+		}
+	}
+	if run := c.Run; run != nil {
+		c.Run = func(cmd *cobra.Command, args []string) {
+			*started = true
+			run(cmd, args)
+		}
+	}
+	for _, sub := range c.Commands() {
+		mark(sub, started)
+	}
+}
+
+// versionString is what the linker set; for `go install` it is the module's version.
+func versionString() string {
+	if version != "dev" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return version
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// runPlan runs `fleetbus plan` in this process.
+func runPlan(args ...string) (status int, out, errs string) {
+	var o, e bytes.Buffer
+	status = execute(append([]string{"plan"}, args...), strings.NewReader(""), &o, &e)
+	return status, o.String(), e.String()
+}
+
+func TestPlanPrintsNumbersAsTheyAre(t *testing.T) {
+	status, out, errs := runPlan("-f", "../../configs/smart-factory.yaml", "--json")
+	if status != exitOK || errs != "" {
+		t.Fatalf("status %d: %s", status, errs)
+	}
+	var got struct {
+		Totals struct {
+			Delay json.Number `json:"delay_ms"`
+			Cost  json.Number `json:"cost_per_hour"`
+		}
+		Comparison []struct {
+			Name  string
+			Delay json.Number `json:"delay_ms"`
+			Cost  json.Number `json:"cost_per_hour"`
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatal(err)
+	}
+	c := got.Comparison[0]
+	if got.Totals.Delay != "61.7" || got.Totals.Cost != "5.6" || c.Name != "all-cloud" || c.Delay != "150.511" || c.Cost != "5.11" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestPlanSaysWhatWaitsAndExitsZero(t *testing.T) {
+	status, out, errs := runPlan("-f", "../../configs/three-tiers.yaml", "--set", "resource_reserve_ratio=0.1", "--explain", "inference")
+	if status != exitOK || errs != "" {
+		t.Fatalf("status %d: %s", status, errs)
+	}
+	for _, want := range []string{"WAITING: 1 of 3", "to place it: set resource_reserve_ratio to 0 (now 0.1)", "Why inference/0", "39.42 more score"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+}
+
+func TestPlanRefuses(t *testing.T) {
+	bad := filepath.Join(t.TempDir(), "bad.yaml")
+	if err := os.WriteFile(bad, []byte("settings:\n  wieght_cost: 1\ntasks:\n  - {name: t, class: inference, limit: 10GB}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	good := "../../configs/scarcity.yaml"
+	for _, tt := range []struct {
+		args []string
+		want []string // on lines of their own
+	}{
+		{nil, []string{"fleetbus: -f: no file given"}},
+		{[]string{"-f", "none.yaml"}, []string{"fleetbus: fleet file: open none.yaml"}},
+		{[]string{"-f", bad}, []string{"fleetbus: " + bad + ":2: settings.wieght_cost: unknown field; did you mean weight_cost?", "fleetbus: " + bad + `:4: tasks[0].limit: found "10GB"`}},
+		{[]string{"-f", good, "--set", "weight_cost=11"}, []string{"fleetbus: --set: weight_cost: found 11, allowed are 0 to 10"}},
+		{[]string{"-f", good, "--explain", "nobody"}, []string{`fleetbus: "nobody" is neither a task nor a replica`}},
+	} {
+		status, out, errs := runPlan(tt.args...)
+		lines := strings.Split(strings.TrimSpace(errs), "\n")
+		if status != exitUsage || out != "" || len(lines) != len(tt.want) {
+			t.Errorf("%v: status %d, %q, %q", tt.args, status, out, errs)
+			continue
+		}
+		for i, want := range tt.want {
+			if !strings.HasPrefix(lines[i], want) {
+				t.Errorf("%v: got %s, want %s", tt.args, lines[i], want)
+			}
+		}
+	}
+}
