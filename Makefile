@@ -1,0 +1,73 @@
+# fleetbus: `make` lists what there is to do.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+
+GO ?= go
+# The version that the binary reports: the tag and commit, or "dev" without git.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -X main.version=$(VERSION)
+# How long `make fuzz` runs each fuzz test.
+FUZZTIME ?= 10s
+# The linter's version is pinned: a new one may find new faults, and that is a change of its own.
+LINT_VERSION := v2.15.0
+LINT := .bin/golangci-lint-$(LINT_VERSION)
+# What npm leaves when it has installed the packages of the lock file.
+NODE_MODULES := testing/node/node_modules/.package-lock.json
+
+.PHONY: help build demo test race fuzz bench chaos archtest lint check deps dist clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/fleetbus
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/fleetbus ./cmd/fleetbus
+
+demo: build ## a fleet of real processes, faults included, under a minute; exits 1 if a request was lost or done twice
+	bin/fleetbus demo
+
+test: $(NODE_MODULES) ## all tests
+	$(GO) test -timeout 5m ./...
+
+race: $(NODE_MODULES) ## all tests with the race detector
+	$(GO) test -race -timeout 5m ./...
+
+fuzz: ## every fuzz test for FUZZTIME (10s)
+	.ci/fuzz $(FUZZTIME)
+
+bench: ## the Go benchmarks of all packages that have one
+	$(GO) test -run '^$$' -bench . -benchmem $$(grep -rl --include='*_test.go' --exclude-dir=node_modules '^func Benchmark' . | xargs -n 1 dirname | sort -u)
+
+chaos: build ## the end-to-end tests that kill real processes, afresh and in detail
+	$(GO) test -count 1 -v -timeout 10m ./testing/e2e/...
+
+archtest: ## the shape of the module: imports, pure packages, file sizes
+	$(GO) test -count 1 ./testing/archtest
+
+lint: $(LINT) ## golangci-lint, with .golangci.yml
+	$(LINT) run ./...
+
+check: lint archtest race demo ## lint, archtest, race and demo: run it before you push
+
+deps: ## install what the tests need beyond Go: Node.js with its packages, Python 3
+	.ci/deps
+
+dist: ## static binaries for linux, amd64 and arm64, in dist/
+	@mkdir -p dist
+	for arch in amd64 arm64; do \
+	  CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '-s -w $(LDFLAGS)' -o dist/fleetbus-linux-$$arch ./cmd/fleetbus; \
+	done
+	cd dist && sha256sum fleetbus-linux-* > SHA256SUMS && cat SHA256SUMS
+
+clean: ## remove what was built; tools and packages stay
+	rm -rf bin dist
+
+# A fresh clone needs no `make deps` before `make test`; npm ci touches this file.
+$(NODE_MODULES): testing/node/package-lock.json
+	@$(MAKE) deps
+
+$(LINT):
+	GOBIN='$(CURDIR)/.bin' $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	mv .bin/golangci-lint $@
