@@ -13,10 +13,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// followEvery is how often a follower tries for the lease. It is small beside the least
-// ttl, and a try costs the server one read of a sequence number.
-const followEvery = 500 * time.Millisecond
-
 // releaseTimeout bounds the last word of a leader that is stopped. If it is not heard the
 // lease expires.
 const releaseTimeout = time.Second
@@ -59,7 +55,7 @@ func (c *Coordinator) lead(ctx context.Context) {
 	failing := false
 	for ctx.Err() == nil {
 		if !c.nc.IsConnected() {
-			sleep(ctx, followEvery)
+			rest(ctx)
 			continue
 		}
 		term, t, err := l.acquire(ctx)
@@ -68,7 +64,7 @@ func (c *Coordinator) lead(ctx context.Context) {
 				failing = true
 				c.log.Warn("cannot take the lease; trying on", "error", err)
 			}
-			sleep(ctx, followEvery)
+			rest(ctx)
 			continue
 		}
 		failing = false
@@ -84,7 +80,7 @@ func (c *Coordinator) rule(ctx context.Context, l *lease, term messages.Term, t 
 	if err != nil {
 		c.log.Warn("cannot read what is placed; giving the lease back", "error", err)
 		c.giveBack(l)
-		sleep(ctx, followEvery)
+		rest(ctx)
 		return
 	}
 	stop, err := c.answerState(ctx)

@@ -164,8 +164,9 @@ func (p *performer) save(ctx context.Context, r *reign, kv bus.KV, key string, r
 		return kv.Update(ctx, key, data, rev)
 	}
 	n, err := write(rev)
-	if err == nil || bus.Explain(err, "").(*messages.Error).Code != messages.CodeConflict && !errors.Is(err, jetstream.ErrKeyExists) {
-		return n, bus.Explain(err, "save "+key)
+	explained := bus.Explain(err, "save "+key)
+	if messages.CodeOf(explained) != messages.CodeConflict && !errors.Is(err, jetstream.ErrKeyExists) {
+		return n, explained
 	}
 	// Either another coordinator wrote, or a save of ours that seemed to fail did not.
 	e, err := kv.Get(ctx, key)

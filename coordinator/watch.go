@@ -15,8 +15,10 @@ import (
 // entries; applying them again changes nothing.
 const resyncEvery = 30 * time.Second
 
-// watchRetry is the pause before a watcher that failed is made again.
-const watchRetry = 500 * time.Millisecond
+// retryEvery is the pause before a watcher that failed is made again, and between a
+// follower's tries for the lease. It is small beside the least ttl; a try costs the
+// server one read of a sequence number.
+const retryEvery = 500 * time.Millisecond
 
 // watch feeds the entries of a bucket to take until ctx ends: all of them, then done(),
 // then the changes; and so again after every resync or failure.
@@ -32,7 +34,7 @@ func (c *Coordinator) watch(ctx context.Context, bucket bus.Bucket, begin func()
 				c.log.Warn("cannot watch a bucket; trying on", "bucket", bucket, "error", err)
 			}
 			failing = true
-			sleep(ctx, watchRetry)
+			rest(ctx)
 			continue
 		}
 		failing = false
@@ -150,9 +152,9 @@ func (c *Coordinator) watchDesired(ctx context.Context) {
 		})
 }
 
-// sleep waits for d or the end of ctx.
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
+// rest waits for retryEvery or the end of ctx.
+func rest(ctx context.Context) {
+	t := time.NewTimer(retryEvery)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():

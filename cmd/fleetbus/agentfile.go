@@ -133,7 +133,7 @@ func (l *fileLoader) set(n *yaml.Node, field, flag, prefix string, given bool) {
 	if err := l.flags.Lookup(flag).Value.Set(prefix + n.Value); err != nil {
 		text := err.Error()
 		if !strings.HasPrefix(text, "found ") {
-			text = fmt.Sprintf("found %q: %s", n.Value, text) // of pflag's own values
+			text = fmt.Sprintf("found %q, expected %s", n.Value, expected(l.flags.Lookup(flag)))
 		}
 		l.fail(n.Line, field, "%s", text)
 	}

@@ -48,7 +48,7 @@ func (c *commands) Set(s string) error {
 		return fmt.Errorf("found %q, expected NAME=COMMAND, for example grasp='python3 grasp.py'", s)
 	}
 	if err := messages.CheckName("handler", name); err != nil {
-		return plain(err)
+		return fmt.Errorf("found %q: %w", s, plain(err))
 	}
 	for _, other := range *c {
 		if other.name == name {

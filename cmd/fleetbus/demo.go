@@ -257,7 +257,7 @@ func (d *demo) logger(name string) *slog.Logger {
 // tasks, and waits until everything is placed and ready.
 func (d *demo) raise(ctx context.Context) error {
 	portFile := filepath.Join(d.dir, "server.url")
-	if _, err := d.procs.start("server", "server", "--listen", "127.0.0.1:-1", "--store-dir", filepath.Join(d.dir, "store"), "--port-file", portFile); err != nil {
+	if err := d.procs.start("server", "server", "--listen", "127.0.0.1:-1", "--store-dir", filepath.Join(d.dir, "store"), "--port-file", portFile); err != nil {
 		return err
 	}
 	err := d.until(ctx, demoStartWait, "the server to listen", func() (bool, string) {
@@ -277,7 +277,7 @@ func (d *demo) raise(ctx context.Context) error {
 	if err := d.startCoordinator(1); err != nil {
 		return err
 	}
-	if _, err := d.procs.start("router", d.with("router")...); err != nil {
+	if err := d.procs.start("router", d.with("router")...); err != nil {
 		return err
 	}
 	for _, e := range d.envs {

@@ -16,12 +16,11 @@ import (
 
 // fall is one SIGKILL of an edge agent and what came of it.
 type fall struct {
-	agent     string
-	leader    bool            // whether a coordinator was alive
-	moved     []time.Duration // ascending: from the kill to the answer from elsewhere, per request that it held
-	by        []string        // who answered them
-	back      time.Duration   // from the restart to the first answer
-	serviceMs float64         // of the model, included in every entry of moved
+	agent  string
+	leader bool            // whether a coordinator was alive
+	moved  []time.Duration // ascending: from the kill to the answer from elsewhere, per request that it held
+	by     []string        // who answered them
+	back   time.Duration   // from the restart to the first answer
 }
 
 // with prepends the flags that every child needs to find the demo's server and fleet.
@@ -34,8 +33,7 @@ func (d *demo) with(args ...string) []string {
 }
 
 func (d *demo) startCoordinator(life int) error {
-	_, err := d.procs.start("coordinator", d.with("coordinator", "--id", fmt.Sprintf("coordinator-%d", life), "--lease-ttl", demoLeaseTTL.String())...)
-	return err
+	return d.procs.start("coordinator", d.with("coordinator", "--id", fmt.Sprintf("coordinator-%d", life), "--lease-ttl", demoLeaseTTL.String())...)
 }
 
 // exact prints a number with all its digits.
@@ -49,8 +47,7 @@ func (d *demo) startAgent(e messages.Environment, life int) error {
 		"--compute", exact(e.Capacity.Compute)+"TFLOPS", "--storage", exact(e.Capacity.Storage)+"GB", "--network", exact(e.Capacity.Network)+"Mbps",
 		"--latency", exact(e.Latency)+"ms", "--price", exact(e.Price), "--simulate",
 		"--history", d.historyPath(fmt.Sprintf("%s-%d", e.ID, life)))
-	_, err := d.procs.start(e.ID, args...)
-	return err
+	return d.procs.start(e.ID, args...)
 }
 
 // pause lets traffic flow for a while.

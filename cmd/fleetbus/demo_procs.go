@@ -48,11 +48,11 @@ func newFamily(dir string) (*family, error) {
 }
 
 // start starts a child under a name. Its output goes to <dir>/<name>.log.
-func (f *family) start(name string, args ...string) (*proc, error) {
+func (f *family) start(name string, args ...string) error {
 	p := &proc{name: name, log: filepath.Join(f.dir, name+".log"), done: make(chan struct{})}
 	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", name, err)
+		return fmt.Errorf("start %s: %w", name, err)
 	}
 	defer out.Close() // the child has its own copy
 	p.cmd = exec.Command(f.self, args...)
@@ -60,7 +60,7 @@ func (f *family) start(name string, args ...string) (*proc, error) {
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	p.cmd.SysProcAttr = childAttr() // a group of its own: Ctrl-C reaches the demo, which stops them in order
 	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", name, err)
+		return fmt.Errorf("start %s: %w", name, err)
 	}
 	go func() {
 		p.err = p.cmd.Wait()
@@ -69,7 +69,7 @@ func (f *family) start(name string, args ...string) (*proc, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.procs[name] = p
-	return p, nil
+	return nil
 }
 
 // get returns the newest child of a name.

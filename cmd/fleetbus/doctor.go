@@ -7,7 +7,6 @@ import (
 
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
-	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 )
 
@@ -53,7 +52,7 @@ type doctor struct {
 	*app
 	cmd      *cobra.Command
 	findings []finding
-	denied   chan string // permission violations that the server reported
+	off      bool // JetStream does not answer
 }
 
 func (d *doctor) add(check string, s status, found, do string) {
@@ -95,13 +94,6 @@ func (d *doctor) connect(ctx context.Context) *bus.Bus {
 		d.add("connection", bad, found, do)
 		return nil
 	}
-	d.denied = make(chan string, 16)
-	nc.SetErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-		select {
-		case d.denied <- err.Error():
-		default: // the first ones tell enough
-		}
-	})
 	rtt, err := nc.RTT()
 	if err != nil {
 		d.add("connection", bad, where+": connected, but it does not answer a ping: "+err.Error(), "is the server overloaded or stopped?")
@@ -126,6 +118,8 @@ func advice(err error) (found, do string) {
 		text = ours.Message
 	}
 	found, do, _ = strings.Cut(text, "; ")
+	// Whoever reads this has asked the doctor already.
+	do = strings.TrimSuffix(strings.TrimSuffix(do, "; `fleetbus doctor` tells more"), ", or ask `fleetbus doctor`")
 	return found, do
 }
 

@@ -18,6 +18,9 @@ const fewConsumers = 1000
 // assets looks for the streams and buckets of the fleet. They are made by whoever misses
 // them first, so a missing one is worth a remark, no more.
 func (d *doctor) assets(ctx context.Context, b *bus.Bus) {
+	if d.off {
+		return // said already
+	}
 	var missing, narrow []string
 	found := 0
 	for _, name := range assetNames(b.Fleet, d.site) {

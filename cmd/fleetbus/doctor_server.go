@@ -73,33 +73,40 @@ func (d *doctor) payload(_ context.Context, b *bus.Bus) {
 // permissions subscribes to a subject of the fleet and publishes on it, and so finds a
 // user that may not. What other subjects need is in docs/protocol.md.
 func (d *doctor) permissions(ctx context.Context, b *bus.Bus) {
-	const do = "give the user publish and subscribe on fb.<fleet>.> and _INBOX.>, or the rights that docs/protocol.md lists"
+	const do = "give the user publish and subscribe on fb.<fleet>.>, $JS.API.> and _INBOX.>, or the rights that docs/protocol.md lists"
+	if err := probe(ctx, b); err != nil {
+		d.add("permissions", bad, err.Error(), do)
+		return
+	}
+	d.add("permissions", good, "may publish and subscribe on "+messages.Root+"."+b.Fleet+"…"+d.user(ctx, b), "")
+}
+
+func probe(ctx context.Context, b *bus.Bus) error {
+	// Every answer comes to an inbox; nothing is sent to this one.
+	if _, err := b.Conn.SubscribeSync(b.Conn.NewInbox()); err != nil {
+		return fmt.Errorf("subscribe to an inbox: %w", err)
+	}
 	subject := b.Subject(messages.KindControl, messages.FleetSite)
 	subject.ID = "doctor-" + nuid.Next()
 	sub, err := b.Conn.SubscribeSync(subject.String())
 	if err == nil {
-		defer sub.Unsubscribe() //nolint:errcheck // the connection is closed right after
 		err = b.Conn.Publish(subject.String(), nil)
 	}
 	if err == nil {
 		err = b.Conn.FlushWithContext(ctx)
 	}
 	if err != nil {
-		d.add("permissions", bad, "probe "+subject.String()+": "+err.Error(), do)
-		return
+		return fmt.Errorf("probe %s: %w", subject, err)
 	}
-	// The flush has brought the message back, and any refusal before it. A second is far
-	// more than handing them over takes.
-	if _, err = sub.NextMsg(time.Second); err == nil {
-		d.add("permissions", good, "may publish and subscribe on "+messages.Root+"."+b.Fleet+"…"+d.user(ctx, b), "")
-		return
+	// The flush has brought the message back, and any refusal before it.
+	if err := b.Conn.LastError(); errors.Is(err, nats.ErrPermissionViolation) {
+		return err
 	}
-	select {
-	case reason := <-d.denied:
-		d.add("permissions", bad, reason, do)
-	default:
-		d.add("permissions", bad, fmt.Sprintf("a probe on %s did not come back: %v", subject, err), do)
+	// A second is far more than handing the message over takes.
+	if _, err := sub.NextMsg(time.Second); err != nil {
+		return fmt.Errorf("a probe on %s did not come back: %w", subject, err)
 	}
+	return nil
 }
 
 // serverInfo is the part that we read of the server's answer about the user.
@@ -158,12 +165,15 @@ func (d *doctor) jetstream(ctx context.Context, b *bus.Bus) {
 	account, err := b.JS.AccountInfo(ctx)
 	switch {
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, nats.ErrNoResponders):
+		d.off = true
 		d.add("jetstream", bad, "it is off on this server", "enable it: jetstream {} in the configuration, or `nats-server -js`")
 		return
 	case errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
+		d.off = true
 		d.add("jetstream", bad, "it is off for this account", "give the account JetStream limits")
 		return
 	case err != nil:
+		d.off = true
 		found, do := advice(bus.Explain(err, "ask for the account's limits"))
 		d.add("jetstream", bad, found, do)
 		return

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
@@ -69,9 +71,7 @@ func (a *app) flags(root *cobra.Command) {
 	text(&a.logLevel, "log-level", "", "", "debug, info, warn or error (default info for servers and agents, else warn)")
 	text(&a.logFormat, "log-format", "", "text", "text or json")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return a.complete(cmd.Flags()) }
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fmt.Errorf("%w; `%s --help` lists the flags", err, cmd.CommandPath())
-	})
+	root.SetFlagErrorFunc(flagError)
 }
 
 // noArgs refuses arguments; cobra's own would call them unknown commands.
@@ -88,6 +88,37 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// flagError says what is wrong with a flag as all our errors do: the field, what was
+// found, what is allowed.
+func flagError(cmd *cobra.Command, err error) error {
+	var value *pflag.InvalidValueError
+	if !errors.As(err, &value) {
+		return fmt.Errorf("%w; `%s --help` lists the flags", err, cmd.CommandPath())
+	}
+	flag, cause := value.GetFlag(), errors.Unwrap(value)
+	if ours := cause.Error(); strings.HasPrefix(ours, "found ") {
+		return fmt.Errorf("--%s: %s", flag.Name, ours)
+	}
+	return fmt.Errorf("--%s: found %q, expected %s", flag.Name, value.GetValue(), expected(flag))
+}
+
+// expected describes the values of the flag package's own types.
+func expected(flag *pflag.Flag) string {
+	switch flag.Value.Type() {
+	case "duration":
+		return "a time with a unit, for example 500ms, 10s or 2m"
+	case "int":
+		return "a whole number"
+	case "uint64":
+		return "a whole number from 0"
+	case "float64":
+		return "a number"
+	case "bool":
+		return "true or false"
+	}
+	return "a " + flag.Value.Type()
 }
 
 func envNote(flag string) string {

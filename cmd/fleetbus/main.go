@@ -73,11 +73,11 @@ func (silentError) Error() string { return "failed" }
 func oneLine(err error) string {
 	text := err.Error()
 	var ours *messages.Error
+	var usage usageError
 	if errors.As(err, &ours) {
-		if ours.Code != messages.CodeBadRequest {
-			text = strings.Replace(text, ours.Error(), ours.Message, 1) + " [" + string(ours.Code) + "]"
-		} else {
-			text = strings.Replace(text, ours.Error(), ours.Message, 1)
+		text = strings.Replace(text, ours.Error(), ours.Message, 1)
+		if ours.Code != messages.CodeBadRequest && !errors.As(err, &usage) {
+			text += " [" + string(ours.Code) + "]"
 		}
 	}
 	return strings.Join(strings.Fields(text), " ")

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -74,18 +75,24 @@ func number(v float64) string {
 	return strings.TrimSuffix(strings.TrimRight(strconv.FormatFloat(v, 'f', 3, 64), "0"), ".")
 }
 
-// millis writes a time in milliseconds; 0 is unknown.
+// millis writes a time in milliseconds to three figures; 0 is unknown.
 func millis(v float64) string {
-	if v == 0 {
+	switch {
+	case v == 0:
 		return ""
-	}
-	if v >= 10_000 {
+	case v >= 10_000:
 		return messages.Millis(v).Round(time.Second).String()
+	case v >= 100:
+		return strconv.FormatFloat(v, 'f', 0, 64) + " ms"
+	case v >= 10:
+		return number(math.Round(v*10)/10) + " ms"
+	case v >= 1:
+		return number(math.Round(v*100)/100) + " ms"
 	}
 	return number(v) + " ms"
 }
 
-// usage writes how much of a capacity is used.
+// share writes how much of a capacity is used.
 func share(used, capacity float64) string {
 	return number(used) + "/" + number(capacity)
 }

@@ -45,9 +45,6 @@ func (m *Machine) task(name string) (messages.Task, bool) {
 // beside everything that stays; then, if the mode allows it, what may move.
 func (m *Machine) replan() {
 	why := m.planWhy
-	if debugPlan {
-		m.record("plan", "", "", "because %s", why)
-	}
 	defer func() { m.planWhy = "" }() // what this plan itself frees is not there yet
 	m.want()
 	if m.adopting {
@@ -338,5 +335,3 @@ func waitText(w alloc.Waiting) string {
 	text = strings.ReplaceAll(text, "are used by others", "are in use")
 	return strings.ReplaceAll(text, "lacks "+mayHave(w.Replica)+"=yes", "is not open to "+w.Replica+" now: it failed there, has yet to stop there, or the room is kept for another")
 }
-
-var debugPlan = true

@@ -123,8 +123,8 @@ func (d *decoder) label(into *string, what string) func(*yaml.Node, string) {
 	return d.text(into, "a name", func(s string) error { return messages.CheckName(what, s) })
 }
 
-// number reads a number without a unit from lo to hi.
-func (d *decoder) number(into *float64, lo, hi float64, unit string) func(*yaml.Node, string) {
+// number reads a number without a unit from 0 to hi.
+func (d *decoder) number(into *float64, hi float64, unit string) func(*yaml.Node, string) {
 	return func(n *yaml.Node, path string) {
 		s, ok := d.scalar(n, path, "a number")
 		if !ok {
@@ -136,7 +136,7 @@ func (d *decoder) number(into *float64, lo, hi float64, unit string) func(*yaml.
 			d.fail(n, path, "found %q, expected a number without a unit", shorten(s))
 			return
 		}
-		d.amount(n, path, into, v, lo, hi, unit)
+		d.amount(n, path, into, v, 0, hi, unit)
 	}
 }
 

@@ -110,9 +110,9 @@ func (d *decoder) settings(n *yaml.Node, path string) *messages.Settings {
 		{"preset", d.text(&preset, "the name of a preset", func(s string) error {
 			return oneOf(s, slices.Sorted(maps.Keys(presets))...)
 		})},
-		{"weight_latency", d.number(&latency, 0, 10, "")},
-		{"weight_cost", d.number(&cost, 0, 10, "")},
-		{"resource_reserve_ratio", d.number(&reserve, 0, 0.3, "")},
+		{"weight_latency", d.number(&latency, 10, "")},
+		{"weight_cost", d.number(&cost, 10, "")},
+		{"resource_reserve_ratio", d.number(&reserve, 0.3, "")},
 		{"mode", d.text(&mode, "a mode", func(s string) error {
 			return oneOf(s, string(messages.Static), string(messages.Dynamic), string(messages.Adaptive))
 		})},
@@ -157,7 +157,7 @@ func (d *decoder) environment(n *yaml.Node, path string) ([]messages.Environment
 		{"storage", d.quantity(&e.Capacity.Storage, Storage, math.MaxFloat64)},
 		{"network", d.quantity(&e.Capacity.Network, Network, math.MaxFloat64)},
 		{"latency", d.quantity(&e.Latency, Duration, math.MaxFloat64)},
-		{"price", d.number(&e.Price, 0, math.MaxFloat64, "per hour")},
+		{"price", d.number(&e.Price, math.MaxFloat64, "per hour")},
 		{"billing", d.billing(&billing)},
 	})
 	d.require(n, path, keys, "id", "a name")

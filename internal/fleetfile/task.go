@@ -26,7 +26,7 @@ func (d *decoder) task(n *yaml.Node, path string) (messages.Task, map[string]*ya
 		{"work", d.optional(&t.Work, Work)},
 		{"transfer", d.optional(&t.Transfer, Transfer)},
 		{"limit", d.quantity(&t.Limit, Duration, maxTime)},
-		{"cost", d.number(&t.Cost, 0, math.MaxFloat64, "per hour")},
+		{"cost", d.number(&t.Cost, math.MaxFloat64, "per hour")},
 		{"replicas", d.whole(&t.Replicas, 1, messages.MaxReplicas)},
 		{"per", d.text(&per, "robot or site", func(s string) error {
 			return oneOf(s, string(messages.PerRobot), string(messages.PerSite))

@@ -119,8 +119,12 @@ func TestWriteAndRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.WriteString(`{"kind":"se`)
-	f.Close()
+	if _, err := f.WriteString(`{"kind":"se`); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
 	got, err := Read(path)
 	if err != nil {
 		t.Fatal(err)
@@ -128,7 +132,9 @@ func TestWriteAndRead(t *testing.T) {
 	if len(got) != len(good()) || got[0].Who != "c" || got[0].At.IsZero() {
 		t.Errorf("read %d records, first %+v", len(got), got[0])
 	}
-	os.WriteFile(path, []byte("nonsense\n"), 0o644)
+	if err := os.WriteFile(path, []byte("nonsense\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := Read(path); err == nil {
 		t.Error("a malformed line was read")
 	}
