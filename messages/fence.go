@@ -2,7 +2,8 @@ package messages
 
 import (
 	"cmp"
-	"fmt"
+	"strconv"
+	"strings"
 )
 
 // Fence is a number that only grows: who holds the larger one is right, and what
@@ -34,14 +35,20 @@ func (f Fence) Before(o Fence) bool { return f.Compare(o) < 0 }
 func (f Fence) IsZero() bool { return f == Fence{} }
 
 // String renders f as "epoch-revision" in decimal.
-func (f Fence) String() string { return fmt.Sprintf("%d-%d", f.Epoch, f.Revision) }
+func (f Fence) String() string {
+	b := strconv.AppendInt(make([]byte, 0, 40), f.Epoch, 10)
+	return string(strconv.AppendUint(append(b, '-'), f.Revision, 10))
+}
 
-// ParseFence reads what [Fence.String] wrote.
+// ParseFence reads what [Fence.String] wrote, and nothing else: one fence has one text.
 func ParseFence(s string) (Fence, error) {
-	var f Fence
-	var rest string
-	if n, _ := fmt.Sscanf(s, "%d-%d%s", &f.Epoch, &f.Revision, &rest); n != 2 || f.String() != s {
-		return Fence{}, Errorf(CodeBadRequest, "fence: found %q, expected <epoch>-<revision>", shorten(s))
+	// The epoch may be negative, so the separator is looked for behind its first byte.
+	if i := strings.IndexByte(s[min(1, len(s)):], '-') + 1; i > 0 {
+		epoch, err1 := strconv.ParseInt(s[:i], 10, 64)
+		revision, err2 := strconv.ParseUint(s[i+1:], 10, 64)
+		if f := (Fence{epoch, revision}); err1 == nil && err2 == nil && f.String() == s {
+			return f, nil
+		}
 	}
-	return f, nil
+	return Fence{}, Errorf(CodeBadRequest, "fence: found %q, expected <epoch>-<revision>", shorten(s))
 }

@@ -48,8 +48,8 @@ const MaxDeadline = 24 * time.Hour
 // TraceKind says what became of a request.
 type TraceKind string
 
-// The kinds of trace events. Every request has exactly one TraceDone, which comes last
-// but for TraceLate.
+// The kinds of trace events. Every inference and every action has exactly one TraceDone,
+// which comes last but for TraceLate; a job has a TraceSent when it is stored.
 const (
 	TraceSent     TraceKind = "sent"     // it left: into a queue, the journal, or (see TraceDirect) straight to an agent
 	TraceDirect   TraceKind = "direct"   // it was sent straight to Agent

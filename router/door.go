@@ -90,7 +90,7 @@ func (s *Service) answer(reply string, out messages.Reply, body []byte) {
 	m := &nats.Msg{Subject: reply, Header: nats.Header(out.Header()), Data: body}
 	if out.Err != nil {
 		m.Data = nil
-		m.Header[micro.ErrorCodeHeader] = []string{string(out.Err.Code)}
+		m.Header[micro.ErrorCodeHeader] = []string{strconv.Itoa(status(out.Err.Code))}
 		m.Header[micro.ErrorHeader] = m.Header[messages.HeaderErrorText]
 	}
 	err := s.nc.PublishMsg(m)
@@ -103,6 +103,32 @@ func (s *Service) answer(reply string, out messages.Reply, body []byte) {
 	if err != nil {
 		s.cfg.Logger.Debug("an answer could not be sent", "request", out.ID, "error", err)
 	}
+}
+
+// status is the number that stands for a code in micro's own header, where client
+// libraries expect one as HTTP has them. It says less than the code, which is in ours.
+func status(c messages.Code) int {
+	switch c {
+	case messages.CodeBadRequest, messages.CodeStale, messages.CodeExpired:
+		return 400
+	case messages.CodeUnauthorized:
+		return 401
+	case messages.CodeNotFound:
+		return 404
+	case messages.CodeConflict, messages.CodeSuperseded:
+		return 409
+	case messages.CodePayloadTooLarge:
+		return 413
+	case messages.CodeBusy:
+		return 429
+	case messages.CodeCanceled:
+		return 499
+	case messages.CodeNoCapacity, messages.CodeNotPlaced, messages.CodeNotConnected, messages.CodeDraining, messages.CodeUnavailable:
+		return 503
+	case messages.CodeDeadline:
+		return 504
+	}
+	return 500
 }
 
 // doorHeader is what a caller may say of its request.

@@ -23,7 +23,7 @@ const wait = 10 * time.Second
 
 // fleet is a server with a plan, written by the test in place of a coordinator.
 type fleet struct {
-	t   *testing.T
+	t   testing.TB
 	s   *natstest.Server
 	nc  *nats.Conn
 	bus *bus.Bus
@@ -33,7 +33,7 @@ type fleet struct {
 	ends chan struct{}
 }
 
-func newFleet(t *testing.T, opts ...natstest.Option) *fleet {
+func newFleet(t testing.TB, opts ...natstest.Option) *fleet {
 	t.Helper()
 	s := natstest.Start(t, opts...)
 	f := &fleet{t: t, s: s, nc: s.Connect(t), ends: make(chan struct{})}
@@ -45,7 +45,7 @@ func newFleet(t *testing.T, opts ...natstest.Option) *fleet {
 	return f
 }
 
-func ctxFor(t *testing.T) context.Context {
+func ctxFor(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	t.Cleanup(cancel)
 	return ctx

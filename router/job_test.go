@@ -233,7 +233,7 @@ func TestWaitThroughRestart(t *testing.T) {
 		done <- err
 	}()
 	f.s.Restart(t)
-	natstest.Eventually(t, wait, "the connection", f.nc.IsConnected)
+	natstest.Eventually(t, wait, "the connection", func() bool { return f.nc.Stats().Reconnects > 0 && f.nc.IsConnected() })
 	f.change(id, func(j *messages.Job) { j.State = messages.GoalSucceeded })
 	if err := next(t, "the end", done); err != nil {
 		t.Fatal(err)

@@ -169,7 +169,8 @@ func (c *Client) command(ctx context.Context, req messages.Request, robot string
 	journal, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
 	if err := c.bus.Stream(journal, to.Site, messages.Action); err != nil {
-		return nil, messages.Errorf(messages.CodeUnavailable, "action %s on %s: nothing was sent, because there is no journal: %s", req.Task, robot, messages.AsError(err, messages.CodeUnavailable).Message)
+		e := messages.AsError(err, messages.CodeUnavailable)
+		return nil, messages.Errorf(e.Code, "action %s on %s: nothing was sent, because there is no journal: %s", req.Task, robot, e.Message)
 	}
 	f.machine = route.NewAction(route.ActionParams{Task: req.Task, Robot: robot, Site: to.Site, Inc: to.Inc, Deadline: until})
 	return f.fly(ctx)
@@ -197,8 +198,16 @@ func onRobot(r *messages.TaskRoute, robot string) (*messages.Route, *messages.Er
 	return nil, messages.Errorf(messages.CodeNotConnected, "action %s: no replica of it is on robot %s%s; it did not run", r.Task.Name, robot, why)
 }
 
-// limit returns when a request's time is over.
+// limit returns when a request's time is over. A context that has ended already ends the
+// request before anything is sent.
 func limit(ctx context.Context, t messages.Task, start time.Time, deadline time.Duration) (time.Time, *messages.Error) {
+	switch ctx.Err() {
+	case nil:
+	case context.DeadlineExceeded:
+		return time.Time{}, messages.Errorf(messages.CodeDeadline, "task %s: the caller's time was over before anything was sent", t.Name)
+	default:
+		return time.Time{}, messages.Errorf(messages.CodeCanceled, "task %s: the caller gave it up before anything was sent", t.Name)
+	}
 	if deadline < 0 || deadline > MaxDeadline {
 		return time.Time{}, messages.Errorf(messages.CodeBadRequest, "deadline: found %v, allowed are 0 (the task's own) to %v", deadline, MaxDeadline)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -24,11 +25,36 @@ func (f *fleet) service(mod ...func(*Config)) *Service {
 	}
 	s := NewService(f.s.Connect(f.t), cfg)
 	f.run(s.Run)
-	natstest.Eventually(f.t, wait, "the service", func() bool {
-		_, err := f.nc.Request("$SRV.PING.fleetbus-router", nil, time.Second)
-		return err == nil
-	})
+	f.open(s)
 	return s
+}
+
+// open waits until a service answers to its name.
+func (f *fleet) open(s *Service) {
+	f.t.Helper()
+	sub, err := f.nc.SubscribeSync(f.nc.NewInbox())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	natstest.Eventually(f.t, wait, "the service", func() bool {
+		if err := f.nc.PublishRequest("$SRV.INFO.fleetbus-router", sub.Subject, nil); err != nil {
+			f.t.Fatal(err)
+		}
+		for {
+			m, err := sub.NextMsg(20 * time.Millisecond)
+			if err != nil {
+				return false
+			}
+			var info micro.Info
+			if err := json.Unmarshal(m.Data, &info); err != nil {
+				f.t.Fatal(err)
+			}
+			if info.Metadata["id"] == s.cfg.Origin && len(info.Endpoints) == 3 {
+				return true
+			}
+		}
+	})
 }
 
 // request is what any NATS client does.
@@ -105,7 +131,7 @@ func TestServiceErrors(t *testing.T) {
 			if got := messages.Code(m.Header.Get("Fb-Error")); got != c.code || len(m.Data) != 0 {
 				t.Fatalf("got %s: %s (%d bytes)", got, m.Header.Get("Fb-Error-Message"), len(m.Data))
 			}
-			if text := m.Header.Get("Fb-Error-Message"); !strings.Contains(text, c.says) || m.Header.Get(micro.ErrorHeader) != text || m.Header.Get(micro.ErrorCodeHeader) == "" {
+			if text := m.Header.Get("Fb-Error-Message"); !strings.Contains(text, c.says) || m.Header.Get(micro.ErrorHeader) != text || m.Header.Get(micro.ErrorCodeHeader) != strconv.Itoa(status(c.code)) {
 				t.Fatalf("got %v", m.Header)
 			}
 		})
@@ -122,7 +148,7 @@ func TestManyRouters(t *testing.T) {
 	a := f.agent("edge", echo).pull("see", 0, 8)
 	var served [2]func() uint64
 	for i := range served {
-		s := f.service()
+		s := f.service(func(c *Config) { c.Origin = "router-" + string(rune('1'+i)) })
 		served[i] = func() uint64 { return uint64(s.nc.Stats().OutMsgs) }
 	}
 	var before [2]uint64
@@ -189,10 +215,7 @@ func TestServiceDrains(t *testing.T) {
 			defer cancel()
 			ended := make(chan error, 1)
 			go func() { ended <- s.Run(ctx) }()
-			natstest.Eventually(t, wait, "the service", func() bool {
-				_, err := f.nc.Request("$SRV.PING.fleetbus-router", nil, time.Second)
-				return err == nil
-			})
+			f.open(s)
 			got := make(chan *nats.Msg, 1)
 			go func() { got <- f.request("fb.f.main.req.inference.arm.see", "x", nil) }()
 			next(t, "the request", a.began)

@@ -59,10 +59,19 @@ type Machine struct {
 	done     bool
 	now      time.Time
 	fx       []Effect
+
+	// Room for the plain case, so that a request allocates its machine once.
+	fxRoom  [4]Effect
+	tryRoom [2]try
+	askRoom [2]string
 }
 
 // NewMachine makes the machine of one request. Its first event is Start.
-func NewMachine(p Params) *Machine { return &Machine{p: p} }
+func NewMachine(p Params) *Machine {
+	m := &Machine{p: p}
+	m.fx, m.tries, m.asked = m.fxRoom[:0], m.tryRoom[:0], m.askRoom[:0]
+	return m
+}
 
 // Done reports whether the request has ended.
 func (m *Machine) Done() bool { return m.done }
