@@ -170,7 +170,7 @@ func TestCanceledActionSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := newGate()
-	p := g.run("arm", func(c *agent.Config) { c.DrainTimeout = 400 * time.Millisecond }, at.handler("grasp"))
+	p := g.run("arm", func(c *agent.Config) { c.DrainTimeout = 2 * time.Second }, at.handler("grasp"))
 	inc := g.alive("arm")
 	task := action("grasp")
 	task.Concurrency = 2
@@ -204,5 +204,32 @@ func TestCanceledActionSaysSo(t *testing.T) {
 	}
 	if len(ended) != 2 || ended[0] != messages.GoalCanceled || ended[1] != messages.GoalAborted {
 		t.Errorf("journal: %v", ended)
+	}
+}
+
+// An action that its deadline cuts off had begun: deadline_exceeded would promise that
+// nothing was done.
+func TestCutOffActionIsUnknown(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	if err := g.bus.Stream(g.ctx(), site, messages.Action); err != nil {
+		t.Fatal(err)
+	}
+	grasp := agent.Func("grasp", func(ctx context.Context, _ *agent.Request) ([]byte, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	g.run("arm", nil, grasp)
+	inc := g.alive("arm")
+	g.place("arm", action("grasp"))
+	c := g.caller("desk")
+	req := c.command(inc, "e", 1)
+	req.Left = 50 * time.Millisecond
+	if r := c.do("arm", req, ""); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	c.result().want(t, messages.CodeUnknownOutcome, "")
+	if o := g.journal(2)[1]; o.State != messages.GoalAborted || o.Code != messages.CodeUnknownOutcome {
+		t.Errorf("journaled as %s, %s", o.State, o.Code)
 	}
 }

@@ -40,14 +40,14 @@ func (a *Agent) serveDirect(ctx context.Context, msgs <-chan *nats.Msg, pongs <-
 
 // serveOne begins a direct request, or refuses it.
 func (a *Agent) serveOne(m *nats.Msg, pinged time.Time) {
-	now := time.Now()
+	late := lateness(pinged, time.Now())
 	req, err := parseDirect(m)
 	if err != nil {
 		a.garbage.Note(a.cfg.Logger, "do", err)
 		a.refuseMalformed(m, err)
 		return
 	}
-	e, fault := a.admit(req, m.Data, now, lateness(pinged, now))
+	e, fault := a.admit(req, m.Data, late)
 	kind := messages.ReplyAccepted
 	if fault != nil {
 		kind = messages.ReplyResult
@@ -96,7 +96,7 @@ func parseDirect(m *nats.Msg) (messages.Request, error) {
 // error and without an execution it runs already. late is what it may have spent on the
 // way, unseen; it counts for actions alone, where an old command is dangerous and an
 // old observation only useless.
-func (a *Agent) admit(req messages.Request, body []byte, now time.Time, late time.Duration) (*execution, *messages.Error) {
+func (a *Agent) admit(req messages.Request, body []byte, late time.Duration) (*execution, *messages.Error) {
 	if a.closed.Load() {
 		return nil, messages.Errorf(messages.CodeDraining, "agent %q finishes its work and takes no more", a.id)
 	}

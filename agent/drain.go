@@ -59,7 +59,7 @@ func (a *Agent) leave(ctx context.Context) error {
 		return reason
 	}
 	if hung != "" {
-		return messages.Errorf(messages.CodeBackendFailed, "drain of agent %q: after %v %s; its handler ignores the end of its context, and its goroutine was left behind", a.id, whole, hung)
+		return messages.Errorf(messages.CodeBackendFailed, "drain of agent %q: after %v %s", a.id, whole, hung)
 	}
 	return nil
 }
@@ -118,8 +118,12 @@ func (a *Agent) finish(over <-chan time.Time, last time.Time) (hung string) {
 
 // hung names what has not ended.
 func (a *Agent) hung() string {
-	if running := a.flight.names(); len(running) > 0 {
-		return fmt.Sprintf("%d still ran: %s", len(running), strings.Join(running, ", "))
+	if running, handlers := a.flight.names(); len(running) > 0 {
+		text := fmt.Sprintf("%d still ran: %s", len(running), strings.Join(running, ", "))
+		if handlers {
+			text += "; a handler that ignores the end of its context is left behind, so this program should exit"
+		}
+		return text
 	}
 	var names []string
 	a.mu.Lock()

@@ -23,6 +23,7 @@ type execution struct {
 	ctx      context.Context
 	cancel   context.CancelFunc
 	gaveUp   atomic.Bool // the caller cancelled it
+	returned atomic.Bool // the handler has
 	renewed  time.Time   // when the server last heard that a job still runs; the keeper's
 	progress atomic.Pointer[messages.Progress]
 }
@@ -121,15 +122,20 @@ func (f *flight) list(dst []*execution) []*execution {
 	return dst
 }
 
-// names tells what runs, for people.
-func (f *flight) names() []string {
+// names tells what runs, for people, and whether all of it is in the hands of handlers.
+func (f *flight) names() (names []string, handlers bool) {
 	list := f.list(nil)
 	slices.SortFunc(list, func(a, b *execution) int { return cmp.Compare(a.req.ID, b.req.ID) })
-	names := make([]string, len(list))
-	for i, e := range list {
-		names[i] = fmt.Sprintf("handler %q with request %s of task %q", e.replica.task.HandlerName(), e.req.ID, e.req.Task)
+	handlers = true
+	for _, e := range list {
+		if e.returned.Load() {
+			handlers = false
+			names = append(names, fmt.Sprintf("request %s of task %q, whose end could not be stored or sent", e.req.ID, e.req.Task))
+		} else {
+			names = append(names, fmt.Sprintf("handler %q with request %s of task %q", e.replica.task.HandlerName(), e.req.ID, e.req.Task))
+		}
 	}
-	return names
+	return names, handlers
 }
 
 // keep tells the server that what was pulled still runs, in a third of the time after

@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"flag"
 	"io"
 	"log/slog"
 	"os"
@@ -21,6 +22,11 @@ import (
 // server's are its own: one that it never ends, and one of each file store whose
 // stream was deleted.
 func TestMain(m *testing.M) {
+	// These tests wait more than they compute, each for a server of its own.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
 	const server = "github.com/nats-io/nats-server/v2/server"
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction(server+"/ats.Register.func1"),

@@ -55,7 +55,7 @@ func (s *jobStore) open(ctx context.Context) (bus.KV, error) {
 
 // get returns a job's record and its revision; nil where there is none.
 func (s *jobStore) get(ctx context.Context, id string) (*messages.Job, uint64, error) {
-	ctx, cancel := s.a.apiContext(ctx)
+	ctx, cancel := s.a.apiContext(ctx, apiTime)
 	defer cancel()
 	kv, err := s.open(ctx)
 	if err != nil {
@@ -78,7 +78,7 @@ func (s *jobStore) get(ctx context.Context, id string) (*messages.Job, uint64, e
 // update writes a record if it is still at the revision; otherwise the error's code is
 // conflict.
 func (s *jobStore) update(ctx context.Context, job *messages.Job, rev uint64) (uint64, error) {
-	ctx, cancel := s.a.apiContext(ctx)
+	ctx, cancel := s.a.apiContext(ctx, apiTime)
 	defer cancel()
 	kv, err := s.open(ctx)
 	if err != nil {
@@ -194,9 +194,12 @@ func (r *replica) serveJob(m *nats.Msg, req messages.Request, s *slot, left time
 	}
 	e.req.Attempt = next.Attempt
 	resp, fault, took := r.execute(e)
-	s.free(took)
 	a.sendProgress(e)
-	return a.finishJob(e, next, rev, resp, fault)
+	// The slot is free only when the end is stored, which may take as long as JetStream
+	// does not answer: a pull that brings the next job needs a worker to read it.
+	answer := a.finishJob(e, next, rev, resp, fault)
+	s.free(took)
+	return answer
 }
 
 // jobID is the id of the job that a work item is for: the last part of its subject,

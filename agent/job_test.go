@@ -236,7 +236,7 @@ func TestJobMovesWhenItsAgentLeaves(t *testing.T) {
 	t.Parallel()
 	g := newRig(t)
 	first, second := newGate(), newGate()
-	p := g.run("first", func(c *agent.Config) { c.DrainTimeout = 200 * time.Millisecond }, first.handler("fit"))
+	p := g.run("first", func(c *agent.Config) { c.DrainTimeout = 2 * time.Second }, first.handler("fit"))
 	g.place("first", training("fit"))
 	id := g.caller("lab").submit("fit", "")
 	first.in(t)

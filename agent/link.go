@@ -70,7 +70,7 @@ func (a *Agent) pings(ctx context.Context, pongs chan<- time.Time) {
 			case <-ctx.Done():
 			}
 		}
-		t := time.NewTimer(a.link.every())
+		t := time.NewTimer(max(0, a.link.every()-time.Since(sent)))
 		select {
 		case <-t.C:
 		case <-again: // the connection is new: so is everything that comes through it

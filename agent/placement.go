@@ -16,7 +16,7 @@ import (
 // readOwn reads the agent's document from the bucket and applies it. That there is none
 // is no error.
 func (a *Agent) readOwn(ctx context.Context) error {
-	ctx, cancel := a.apiContext(ctx)
+	ctx, cancel := a.apiContext(ctx, apiTime)
 	defer cancel()
 	kv, err := a.bus.KV(ctx, bus.Placements)
 	if err != nil {

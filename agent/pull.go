@@ -19,6 +19,9 @@ import (
 //     again. The first is short because after the restart of a server it is the
 //     reconnection that has just ended the wait; the last keeps a thousand agents from
 //     hammering a group without a leader, which takes 4 to 9 s to elect one.
+//   - tryFirst is how long the first attempt may take; the next ones twice as long each,
+//     up to apiTime. An answer takes milliseconds; one that was lost with a leader never
+//     comes, and the next attempt must not wait for it.
 //   - freshEvery is how often all pulls are made anew although nothing seems wrong: a
 //     single pull that was lost without a word would leave one slot idle for ever. It
 //     is several times the life of a pull, so it costs nothing beside their renewal.
@@ -27,6 +30,7 @@ import (
 const (
 	repullFirst = 50 * time.Millisecond
 	repullMost  = 2 * time.Second
+	tryFirst    = 500 * time.Millisecond
 	freshEvery  = 4 * bus.PullExpires
 	drainTime   = time.Second
 )
@@ -46,7 +50,6 @@ type puller struct {
 	subject string        // where pulls are published
 	lost    chan struct{} // the consumer, and with it the pulls, seem to be gone
 	rerank  chan struct{} // the pulls wait at the wrong rank
-	workers sync.WaitGroup
 	quit    chan struct{} // the workers end
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -84,11 +87,7 @@ func newPuller(r *replica) *puller {
 // begin starts the loop and the workers.
 func (p *puller) begin() {
 	for range p.r.slots {
-		p.workers.Add(1)
-		p.r.a.lives.begin(func() {
-			defer p.workers.Done()
-			p.worker()
-		})
+		p.r.a.lives.begin(p.worker)
 	}
 	p.r.a.lives.begin(func() {
 		defer close(p.ended)
@@ -110,11 +109,12 @@ func (p *puller) loop() {
 	defer p.halt()
 	a, log := p.r.a, p.r.a.cfg.Logger.With("replica", p.r.id)
 	wait := backoff{least: repullFirst, most: repullMost}
+	limit := backoff{least: tryFirst, most: apiTime}
 	failing := false
 	var first sync.Once
 	for p.ctx.Err() == nil {
 		reconnected := a.reconnected.next()
-		err := p.start()
+		err := p.start(limit.step())
 		first.Do(func() { close(p.tried) })
 		if err != nil {
 			if p.ctx.Err() != nil {
@@ -131,6 +131,7 @@ func (p *puller) loop() {
 			log.Info("takes work from the queue again")
 		}
 		failing = false
+		limit.reset()
 		if p.watch(reconnected) {
 			wait.reset()
 			continue
@@ -141,10 +142,10 @@ func (p *puller) loop() {
 }
 
 // start makes stream and consumer where they are missing, reads the server's clock and
-// sends the first pulls.
-func (p *puller) start() error {
+// sends the first pulls, all within a time limit.
+func (p *puller) start(limit time.Duration) error {
 	a, t := p.r.a, p.r.task
-	ctx, cancel := a.apiContext(p.ctx)
+	ctx, cancel := a.apiContext(p.ctx, limit)
 	defer cancel()
 	if _, err := a.bus.Consumer(ctx, a.site, t.Class, t.Name); err != nil {
 		return err
@@ -209,7 +210,7 @@ func (p *puller) watch(reconnected <-chan struct{}) bool {
 				return true
 			}
 			if clock := a.clocks[class]; clock.Due(now) {
-				ctx, cancel := a.apiContext(p.ctx)
+				ctx, cancel := a.apiContext(p.ctx, tryFirst) // again with the next tick
 				if err := clock.Sync(ctx, a.bus, a.site, class); err != nil {
 					a.cfg.Logger.Debug("server's clock not read", "error", err)
 				}

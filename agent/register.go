@@ -29,9 +29,9 @@ const (
 
 // apiContext bounds one request to JetStream. It also ends with a reconnection: what was
 // asked on the old connection is lost, and to wait for it would hold up the agent for
-// all of apiTime after a server's restart.
-func (a *Agent) apiContext(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(ctx, apiTime)
+// the whole limit after a server's restart.
+func (a *Agent) apiContext(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	stop := a.reconnected.call(cancel)
 	return ctx, func() { stop(); cancel() }
 }
@@ -57,7 +57,7 @@ func (a *Agent) enrol(ctx context.Context) error {
 
 // register writes the agent's registration, whose revision is its incarnation.
 func (a *Agent) register(ctx context.Context) error {
-	ctx, cancel := a.apiContext(ctx)
+	ctx, cancel := a.apiContext(ctx, apiTime)
 	defer cancel()
 	kv, err := a.bus.KV(ctx, bus.Agents)
 	if err != nil {
@@ -165,7 +165,7 @@ func (a *Agent) confirm(ctx context.Context) error {
 // registered returns the incarnation in the bucket: with revision 0 where the agent is
 // not registered there.
 func (a *Agent) registered(ctx context.Context) (messages.Incarnation, error) {
-	ctx, cancel := a.apiContext(ctx)
+	ctx, cancel := a.apiContext(ctx, apiTime)
 	defer cancel()
 	kv, err := a.bus.KV(ctx, bus.Agents)
 	if err != nil {

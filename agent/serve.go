@@ -53,6 +53,7 @@ func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
 		fault = r.a.guards.observe(req)
 	}
 	if fault != nil {
+		s.free(0)
 		r.a.answer(req, backend.Response{}, fault, 0, now)
 		return bus.Ack
 	}
@@ -118,6 +119,7 @@ func (r *replica) execute(e *execution) (backend.Response, *messages.Error, time
 	r.a.event(e, true, nil)
 	begun := time.Now()
 	resp, err := r.call(e.ctx, &backend.Request{Request: e.req, Body: e.body, Progress: e.report})
+	e.returned.Store(true)
 	took := max(time.Since(begun), 1) // 0 means that nothing was executed
 	fault := r.fault(e, err)
 	r.a.event(e, false, fault)
@@ -146,10 +148,16 @@ func (r *replica) fault(e *execution, err error) *messages.Error {
 	switch {
 	case e.gaveUp.Load():
 		return messages.Errorf(messages.CodeCanceled, "the caller gave up while it ran")
+	case e.req.Class == messages.Action:
+		// It had begun: whatever cut it off, deadline_exceeded or draining would promise that
+		// nothing was done.
+		why := "its time was over"
+		if r.a.work.Err() != nil {
+			why = "the agent stopped"
+		}
+		return messages.Errorf(messages.CodeUnknownOutcome, "the action was cut off on %q while it ran, because %s; look before acting again", r.a.id, why)
 	case r.a.work.Err() == nil:
 		return messages.Errorf(messages.CodeDeadline, "handler %q of agent %q did not finish in the time that was left; allow more time or a faster tier", r.task.HandlerName(), r.a.id)
-	case e.req.Class == messages.Action:
-		return messages.Errorf(messages.CodeUnknownOutcome, "agent %q stopped while the action ran; look before acting again", r.a.id)
 	}
 	return messages.Errorf(messages.CodeDraining, "agent %q stopped before the request was finished; another replica can serve it", r.a.id)
 }

@@ -206,10 +206,9 @@ func TestExpiredInTheQueue(t *testing.T) {
 	if !strings.Contains(a.Err.Message, "in the queue") {
 		t.Error(a.Err)
 	}
-	if r := c.do("edge", req, "frame"); r.Err != nil { // straight, its time counts from now
-		t.Errorf("%+v", r)
-	}
-	req.Left = 0
+	straight := c.request(messages.Inference, "detect")
+	straight.Left = 0
+	req = straight
 	if r := c.do("edge", req, "frame"); messages.CodeOf(asError(r.Err)) != messages.CodeExpired {
 		t.Errorf("%+v", r)
 	}

@@ -34,7 +34,8 @@ type Coordinator struct {
 	log *slog.Logger
 	bus *bus.Bus
 
-	nonce   string // tells two coordinators of one ID apart in the lease
+	calm    placement.Calm // the defaults; tests shorten some
+	nonce   string         // tells two coordinators of one ID apart in the lease
 	garbage bus.Garbage
 	events  chan placement.Event
 	asks    chan chan messages.State
@@ -186,7 +187,7 @@ func (c *Coordinator) have(what string) {
 
 // own is the goroutine that owns the Machine.
 func (c *Coordinator) own(ctx context.Context) {
-	m := placement.New(placement.Calm{})
+	m := placement.New(c.calm)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

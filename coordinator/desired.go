@@ -54,6 +54,14 @@ func Apply(ctx context.Context, b *bus.Bus, tasks []messages.Task, settings *mes
 		return Applied{}, err
 	}
 	out := Applied{Created: []string{}, Updated: []string{}, Unchanged: []string{}}
+	// The settings first: a leader plans after every entry, and what waits only because of
+	// the old settings should not.
+	if settings != nil {
+		s := *settings
+		if _, out.Settings, err = put(ctx, kv, bus.KeySettings, &s); err != nil {
+			return out, err
+		}
+	}
 	for _, t := range tasks {
 		t.Revision = 0 // it is the entry's own, and known only when it is read
 		was, changed, err := put(ctx, kv, bus.KeyTask+t.Name, &messages.TaskEntry{Task: t})
@@ -66,12 +74,6 @@ func Apply(ctx context.Context, b *bus.Bus, tasks []messages.Task, settings *mes
 			out.Updated = append(out.Updated, t.Name)
 		default:
 			out.Created = append(out.Created, t.Name)
-		}
-	}
-	if settings != nil {
-		s := *settings
-		if _, out.Settings, err = put(ctx, kv, bus.KeySettings, &s); err != nil {
-			return out, err
 		}
 	}
 	for _, list := range [][]string{out.Created, out.Updated, out.Unchanged} {
@@ -123,6 +125,31 @@ func Drain(ctx context.Context, b *bus.Bus, agent, reason string) error {
 // Undrain takes a Drain back. The error has code not_found where there is none.
 func Undrain(ctx context.Context, b *bus.Bus, agent string) error {
 	return remove(ctx, b, bus.KeyDrain, "drain of agent", agent, "`fleetbus agents` shows which drain")
+}
+
+// Forget removes an agent for good: its registration and its document. One that still
+// runs registers again by itself. The error has code not_found where there is none.
+func Forget(ctx context.Context, b *bus.Bus, agent string) error {
+	if err := messages.CheckName("agent", agent); err != nil {
+		return err
+	}
+	agents, err := b.KV(ctx, bus.Agents)
+	if err != nil {
+		return err
+	}
+	if _, err := agents.Get(ctx, agent); errors.Is(err, jetstream.ErrKeyNotFound) {
+		return messages.Errorf(messages.CodeNotFound, "no agent %q is registered; `fleetbus agents` lists them", agent)
+	} else if err != nil {
+		return bus.Explain(err, "read the registration of "+agent)
+	}
+	if err := agents.Delete(ctx, agent); err != nil {
+		return bus.Explain(err, "delete the registration of "+agent)
+	}
+	placements, err := b.KV(ctx, bus.Placements)
+	if err != nil {
+		return err
+	}
+	return bus.Explain(placements.Delete(ctx, agent), "delete the placement of "+agent)
 }
 
 func remove(ctx context.Context, b *bus.Bus, prefix, what, name, hint string) error {

@@ -122,7 +122,7 @@ func (c *Coordinator) keep(ctx context.Context, l *lease, r *reign) string {
 			return "the lease could not be renewed in time"
 		}
 		before := time.Now()
-		try, cancel := context.WithDeadline(ctx, t.stopAt())
+		try, cancel := context.WithDeadline(ctx, t.tryUntil(before))
 		err := l.renew(try)
 		cancel()
 		switch {
@@ -134,7 +134,7 @@ func (c *Coordinator) keep(ctx context.Context, l *lease, r *reign) string {
 			return "the lease is somebody else's, or expired"
 		default:
 			c.log.Warn("lease not renewed; trying again", "error", err)
-			next = t.ttl / 12
+			next = t.retryAfter()
 		}
 	}
 }

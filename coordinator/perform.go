@@ -143,7 +143,13 @@ func (p *performer) publish(s messages.Subject, data []byte) {
 
 // record logs an event and publishes it to the event stream: best effort, for people.
 func (p *performer) record(e messages.Event) {
-	p.c.log.Info(e.Kind, "agent", e.Agent, "replica", e.ID, "reason", e.Reason)
+	log := p.c.log
+	for _, v := range []struct{ key, value string }{{"agent", e.Agent}, {"replica", e.ID}} {
+		if v.value != "" {
+			log = log.With(v.key, v.value)
+		}
+	}
+	log.Info(e.Kind, "reason", e.Reason)
 	data, err := messages.Encode(&e)
 	if err != nil {
 		return

@@ -81,7 +81,7 @@ func (c *Coordinator) watchOnce(ctx context.Context, bucket bus.Bucket, begin fu
 func (c *Coordinator) watchAgents(ctx context.Context) {
 	var listed, known map[string]bool // listing: entries of this watcher, of the one before
 	known = make(map[string]bool)
-	var epoch int64
+	var epoch, before int64
 	gone := func(id string) {
 		delete(known, id)
 		c.feed(ctx, placement.Unregistered{Agent: id})
@@ -117,26 +117,35 @@ func (c *Coordinator) watchAgents(ctx context.Context) {
 		},
 		func() {
 			for id := range known {
-				if !listed[id] {
+				// A bucket that was made again has lost the registrations of agents that live:
+				// they register again by themselves. Those that do not are lost by their silence.
+				if !listed[id] && epoch == before {
 					gone(id)
 				}
 			}
-			listed = nil
+			listed, before = nil, epoch
 			c.have(haveAgents)
 		})
 }
 
 // watchDesired keeps the Machine's desired state; it is delivered whole.
 func (c *Coordinator) watchDesired(ctx context.Context) {
-	var now *desired
-	complete := false
+	var now, last *desired
+	var epoch, before int64
+	complete, entries := false, 0
 	deliver := func() {
 		d := now.value()
 		c.feed(ctx, placement.TasksChanged{Tasks: d.Tasks, Settings: d.Settings, Drains: d.Drains})
 	}
 	c.watch(ctx, bus.Desired,
-		func() { now, complete = newDesired(), false },
+		func() {
+			now, complete, entries = newDesired(), false, 0
+			if kv, err := c.bus.KV(ctx, bus.Desired); err == nil {
+				epoch = kv.Epoch
+			}
+		},
 		func(e jetstream.KeyValueEntry) {
+			entries++
 			if err := now.put(e); err != nil {
 				c.garbage.Note(c.log, "desired "+e.Key(), err)
 				return
@@ -147,6 +156,15 @@ func (c *Coordinator) watchDesired(ctx context.Context) {
 		},
 		func() {
 			complete = true
+			if entries == 0 && before != 0 && epoch != before {
+				// What was asked for did not change because the server lost it.
+				now = last
+				if err := c.restoreDesired(ctx, now.value()); err != nil {
+					c.log.Warn("the desired state was lost and cannot be written again; it goes on from memory", "error", err)
+					return // the next resync tries again
+				}
+			}
+			before, last = epoch, now
 			deliver()
 			c.have(haveDesired)
 		})

@@ -41,7 +41,7 @@ func agentsCmd(a *app) *cobra.Command {
 }
 
 func agentTable(cmd *cobra.Command, p picture) error {
-	t := newTable("AGENT", "TIER", "SITE", "STATE", "TFLOPS", "GB", "MBPS", "LATENCY", "BEAT", "REPLICAS")
+	t := newTable("AGENT", "TIER", "SITE", "STATE", "TFLOPS", "GB", "MBPS", "LATENCY", "LAST BEAT", "REPLICAS")
 	for _, g := range p.Agents {
 		e := g.Environment
 		state := string(g.State)
@@ -49,8 +49,8 @@ func agentTable(cmd *cobra.Command, p picture) error {
 			state += " (drain)"
 		}
 		beat := ""
-		if p.Live {
-			beat = millis(max(g.BeatAge, 1))
+		if p.Live && g.BeatAge > 0 {
+			beat = millis(max(g.BeatAge, 1)) + " ago"
 		}
 		count := 0
 		for _, r := range p.Replicas {

@@ -111,20 +111,20 @@ func (d *doctor) agents(s *messages.State) {
 }
 
 func (d *doctor) waiting(s *messages.State) {
-	var waiting, why []string
+	var waiting, reasons []string
 	for _, r := range s.Replicas {
-		if r.Agent == "" {
+		if stuck(r) {
 			waiting = append(waiting, r.ID)
-			why = append(why, r.Reason)
+			reasons = append(reasons, why(r))
 		}
 	}
 	switch {
 	case len(waiting) > 0:
-		d.add("tasks", warn, fmt.Sprintf("%d replicas wait: %s: %s", len(waiting), waiting[0], why[0]), "`fleetbus placements` has them all")
+		d.add("tasks", warn, fmt.Sprintf("%d of %d replicas serve nobody: %s: %s", len(waiting), len(s.Replicas), waiting[0], reasons[0]), "`fleetbus placements` has them all")
 	case len(s.Tasks) == 0:
 		d.add("tasks", warn, "none", "say what is to run: `fleetbus apply -f configs/smart-factory.yaml`")
 	default:
-		d.add("tasks", good, fmt.Sprintf("%d tasks, %d replicas, none waits", len(s.Tasks), len(s.Replicas)), "")
+		d.add("tasks", good, fmt.Sprintf("%d tasks, %d replicas, none waits or has failed", len(s.Tasks), len(s.Replicas)), "")
 	}
 }
 

@@ -66,6 +66,26 @@ func undrainCmd(a *app) *cobra.Command {
 	}
 }
 
+func forgetCmd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "forget AGENT",
+		Short: "Remove an agent that will not come back; one that still runs registers again",
+		Args:  exactArgs("AGENT"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withAgent(cmd, args[0], func(ctx context.Context, b *bus.Bus) error {
+				if err := coordinator.Forget(ctx, b, args[0]); err != nil {
+					return err
+				}
+				if a.json {
+					return a.printJSON(cmd, map[string]any{"agent": args[0], "forgotten": true})
+				}
+				printf(cmd, "%s is forgotten\n", args[0])
+				return nil
+			})
+		},
+	}
+}
+
 // withAgent checks the name of an agent and opens the bus.
 func (a *app) withAgent(cmd *cobra.Command, agent string, do func(context.Context, *bus.Bus) error) error {
 	if err := messages.CheckName("agent", agent); err != nil {

@@ -69,12 +69,8 @@ func placementTable(cmd *cobra.Command, list []messages.ReplicaInfo) error {
 		if r.Status.Rate > 0 {
 			rate = number(r.Status.Rate) + "/s"
 		}
-		reason := r.Reason
-		if r.Status.Reason != "" {
-			reason = r.Status.Reason
-		}
 		t.add(r.ID, agent, string(r.Tier), string(r.State), millis(r.Delay), millis(r.Status.Latency), rate,
-			strconv.Itoa(r.Status.InFlight), strconv.FormatUint(r.Status.Served, 10), reason)
+			strconv.Itoa(r.Status.InFlight), strconv.FormatUint(r.Status.Served, 10), why(r))
 	}
 	return t.print(cmd)
 }

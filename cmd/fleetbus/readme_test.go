@@ -2,98 +2,83 @@ package main
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/fleetbus/fleetbus/configs"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestReadme runs the commands of the README: those of the quickstart together, as a
-// reader types them, and every other fleetbus command that ends by itself.
+// TestReadme runs the commands of the README's quickstart, as they stand there, but for
+// the port: tests that run at the same time must not meet on 4222.
 func TestReadme(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	script := []string{"# Made of README.md by TestReadme."}
-	var running []string
-	blocks := shellBlocks(string(readme))
-	found := false
-	for _, b := range blocks {
-		if !b.quickstart {
-			continue
-		}
-		found = true
-		for _, line := range b.lines {
-			command, background := strings.CutSuffix(line, " &")
-			if !background {
-				script = append(script, "exec "+command)
-				continue
-			}
-			name := fmt.Sprintf("p%d", len(running))
-			running = append(running, name)
-			if strings.HasPrefix(command, "fleetbus up") {
-				// A port of its own: 4222 may be taken, by this test's neighbour for one.
-				script = append(script, "exec "+command+" --listen 127.0.0.1:0 --port-file url &"+name+"&", "server url")
-			} else {
-				script = append(script, "exec "+command+" &"+name+"&")
+	lines := quickstart(t)
+	var script, stop strings.Builder
+	started := 0
+	for _, line := range lines {
+		command, background := strings.CutSuffix(line, " &")
+		isUp := strings.HasPrefix(command, "fleetbus up")
+		switch {
+		case isUp:
+			fmt.Fprintf(&script, "exec %s --listen 127.0.0.1:0 --port-file url &up&\nserver url\n", command)
+		case background:
+			started++
+			fmt.Fprintf(&script, "exec %s &agent%d&\n", command, started)
+			fmt.Fprintf(&stop, "kill -INT agent%d\n", started)
+		default:
+			fmt.Fprintf(&script, "exec %s\n", command)
+			if strings.HasPrefix(command, "fleetbus request") {
+				script.WriteString("stdout .\n")
 			}
 		}
 	}
-	if !found || len(running) < 4 {
-		t.Fatalf("README.md has no quickstart that starts a server and three agents: %v", blocks)
+	if started < 3 {
+		t.Fatalf("the README's quickstart starts %d agents, expected one of each tier:\n%s", started, strings.Join(lines, "\n"))
 	}
-	for _, b := range blocks {
-		for _, line := range b.lines {
-			if !b.quickstart && strings.HasPrefix(line, "fleetbus plan") {
-				script = append(script, "exec "+line, "stdout .")
-			}
-		}
+	for i := range started { // all are told first, so that they drain together
+		fmt.Fprintf(&stop, "wait agent%d\n", i+1)
 	}
-	for i := len(running) - 1; i >= 0; i-- {
-		script = append(script, "kill -INT "+running[i], "wait "+running[i])
-	}
-
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "readme.txt"), []byte(strings.Join(script, "\n")+"\n"), 0o644); err != nil {
+	text := script.String() + stop.String() + "kill -INT up\nwait up\n"
+	if err := os.WriteFile(filepath.Join(dir, "readme.txt"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	p := params(dir)
-	setup := p.Setup
+	isolate := p.Setup
 	p.Setup = func(env *testscript.Env) error {
-		if err := setup(env); err != nil {
+		// The README's reader stands in the root of the repository.
+		if err := os.CopyFS(filepath.Join(env.WorkDir, "configs"), fs.FS(configs.Files)); err != nil {
 			return err
 		}
-		return os.CopyFS(filepath.Join(env.WorkDir, "configs"), os.DirFS("../../configs"))
+		return isolate(env)
 	}
 	testscript.Run(t, p)
 }
 
-type block struct {
-	quickstart bool
-	lines      []string
-}
-
-// shellBlocks returns the shell blocks of a Markdown file; the comment
-// "<!-- quickstart…" stands right before the one that is meant.
-func shellBlocks(text string) []block {
-	var out []block
-	var now *block
-	last := ""
-	for line := range strings.Lines(text) {
-		line = strings.TrimSuffix(line, "\n")
-		switch {
-		case now == nil && line == "```sh":
-			now = &block{quickstart: strings.HasPrefix(last, "<!-- quickstart")}
-		case now != nil && line == "```":
-			out = append(out, *now)
-			now = nil
-		case now != nil && line != "":
-			now.lines = append(now.lines, line)
-		}
-		last = line
+// quickstart returns the lines of the block after the README's quickstart mark.
+func quickstart(t *testing.T) []string {
+	t.Helper()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
 	}
-	return out
+	_, after, ok := strings.Cut(string(readme), "<!-- quickstart")
+	if !ok {
+		t.Fatal("README.md has no <!-- quickstart mark")
+	}
+	_, block, _ := strings.Cut(after, "```sh\n")
+	block, _, ok = strings.Cut(block, "```")
+	if !ok {
+		t.Fatal("README.md has no block of commands after its quickstart mark")
+	}
+	var lines []string
+	for line := range strings.Lines(block) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			lines = append(lines, line)
+		}
+	}
+	return lines
 }

@@ -31,6 +31,8 @@ func params(dir string) testscript.Params {
 			for _, name := range environment {
 				env.Setenv(name, "")
 			}
+			// With -race every process would sleep for a second when it exits.
+			env.Setenv("GORACE", "atexit_sleep_ms=0")
 			env.Setenv("HOME", env.WorkDir)
 			env.Setenv("XDG_CONFIG_HOME", filepath.Join(env.WorkDir, "config"))
 			env.Setenv("XDG_STATE_HOME", filepath.Join(env.WorkDir, "state"))
@@ -39,12 +41,14 @@ func params(dir string) testscript.Params {
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"server": setServer,
 			"status": exitStatus,
+			"until":  untilOutput,
 		},
 	}
 }
 
 // setServer waits for a file that --port-file names and puts the URL in it into
-// $NATS_URL: every later command finds the script's own server.
+// $NATS_URL, and its host and port into $ADDRESS: every later command finds the script's
+// own server.
 func setServer(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: server FILE")
@@ -54,6 +58,7 @@ func setServer(ts *testscript.TestScript, neg bool, args []string) {
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
 		if url, err := os.ReadFile(path); err == nil {
 			ts.Setenv("NATS_URL", strings.TrimSpace(string(url)))
+			ts.Setenv("ADDRESS", strings.TrimPrefix(strings.TrimSpace(string(url)), "nats://"))
 			return
 		}
 		<-time.After(5 * time.Millisecond)
@@ -76,4 +81,20 @@ func exitStatus(ts *testscript.TestScript, neg bool, args []string) {
 	if fmt.Sprint(found) != args[0] {
 		ts.Fatalf("exit status %d, want %s", found, args[0])
 	}
+}
+
+// untilOutput runs a command until its standard output has a text: `until 'draining'
+// fleetbus agents`. It is for what no command of ours waits for.
+func untilOutput(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until TEXT COMMAND…")
+	}
+	// An agent is lost after three beats of a second; ten are enough on a busy machine.
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		if err := ts.Exec(args[1], args[2:]...); err == nil && strings.Contains(ts.ReadFile("stdout"), args[0]) {
+			return
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+	ts.Fatalf("%q was not printed within 10 s", args[0])
 }

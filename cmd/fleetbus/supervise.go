@@ -68,8 +68,8 @@ func again(ctx context.Context, log *slog.Logger, name string, run func(ctx cont
 // stopped is err, or nil where ctx ended first: what fails in the preparations of a
 // program that was told to stop has failed because of that.
 func stopped(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }

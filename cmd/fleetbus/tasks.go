@@ -52,11 +52,11 @@ func taskTable(cmd *cobra.Command, p picture) error {
 			if r.State == messages.ReplicaReady {
 				ready++
 			}
-			switch {
-			case r.Agent != "":
+			if r.Agent != "" {
 				on = append(on, r.Agent)
-			case waits == "":
-				waits = r.Reason
+			}
+			if waits == "" && stuck(r) {
+				waits = why(r)
 			}
 		}
 		t.add(task.Name, string(task.Class), fmt.Sprintf("%d/%d", ready, count),
@@ -64,4 +64,18 @@ func taskTable(cmd *cobra.Command, p picture) error {
 			millis(task.Limit), strings.ReplaceAll(list(on), ", ", ","), waits)
 	}
 	return t.print(cmd)
+}
+
+// stuck reports whether a replica serves nobody and will not by itself: it waits for room
+// or for its agent, or its handler failed.
+func stuck(r messages.ReplicaInfo) bool {
+	return r.Agent == "" || r.State == messages.ReplicaPending || r.State == messages.ReplicaFailed
+}
+
+// why is the reason of a replica's state: its agent's, which knows more, or the plan's.
+func why(r messages.ReplicaInfo) string {
+	if r.Status.Reason != "" {
+		return r.Status.Reason
+	}
+	return r.Reason
 }

@@ -138,7 +138,7 @@ func (m *Machine) elected(term messages.Term) {
 		m.dirtyDocs[id] = true
 	}
 	for _, t := range m.tasks {
-		m.dirtyTasks[t.Name] = true
+		m.dirtyRanks[t.Name], m.dirtyRoutes[t.Name] = true, true
 	}
 	for _, r := range m.replicas {
 		r.since = m.now // a new leader does not know better at once

@@ -85,7 +85,7 @@ func (m *Machine) begin(a *agent, env messages.Environment, inc messages.Incarna
 	m.at(m.now.Add(m.calm.LostAfter))
 	for _, id := range sorted(a.hosted) {
 		a.hosted[id].state = messages.ReplicaPending
-		m.dirtyTasks[a.hosted[id].task.Name] = true
+		m.touch(a.hosted[id])
 	}
 	m.dirtyDocs[a.id] = true // it names the incarnation
 }
@@ -179,7 +179,7 @@ func (m *Machine) lose(a *agent, why, kind string) {
 // touchRoutes marks the routes of everything that a hosts.
 func (m *Machine) touchRoutes(a *agent) {
 	for _, h := range a.hosted {
-		m.dirtyTasks[h.task.Name] = true
+		m.dirtyRoutes[h.task.Name] = true
 	}
 }
 

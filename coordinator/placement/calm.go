@@ -53,6 +53,9 @@ type Calm struct {
 	// SaveRetry and SaveRetryMax: a save that failed is tried again; a raft group elects
 	// its leader in 4 to 9 s, so 4 s at most are lost after that.
 	SaveRetry, SaveRetryMax time.Duration
+	// SaveLost is after what time without a word a save counts as failed. The shell
+	// answers within its own timeout (1 s) or is deposed; this is for a word that was lost.
+	SaveLost time.Duration
 
 	// FailBackoff, FailBackoffMax: how long a replica that fails is left to its agent's
 	// own retries before it is placed anew: 1 s, doubling to 60 s.
@@ -76,6 +79,7 @@ func DefaultCalm() Calm {
 		HotOver: 0.85, CoolUnder: 0.65, HotFor: 5 * time.Second, CoolFor: 30 * time.Second,
 		Dwell: 10 * time.Second, Cycle: 10 * time.Second, Moves: 4, Margin: 0.05, MoveDelay: 2, MoveCost: 0.2,
 		Resend: time.Second, ResendMax: 10 * time.Second,
+		SaveLost:  10 * time.Second,
 		SaveRetry: 500 * time.Millisecond, SaveRetryMax: 4 * time.Second,
 		FailBackoff: time.Second, FailBackoffMax: time.Minute,
 		FailLimit: 3, FailedFor: 30 * time.Second, AvoidFor: 5 * time.Minute, SteadyAfter: time.Minute,
@@ -89,6 +93,7 @@ func (c Calm) normal() Calm {
 		{&c.LostAfter, &d.LostAfter}, {&c.Beat, &d.Beat}, {&c.StaleAfter, &d.StaleAfter}, {&c.LateWake, &d.LateWake},
 		{&c.HotFor, &d.HotFor}, {&c.CoolFor, &d.CoolFor}, {&c.Dwell, &d.Dwell}, {&c.Cycle, &d.Cycle},
 		{&c.Resend, &d.Resend}, {&c.ResendMax, &d.ResendMax}, {&c.SaveRetry, &d.SaveRetry}, {&c.SaveRetryMax, &d.SaveRetryMax},
+		{&c.SaveLost, &d.SaveLost},
 		{&c.FailBackoff, &d.FailBackoff}, {&c.FailBackoffMax, &d.FailBackoffMax}, {&c.FailedFor, &d.FailedFor},
 		{&c.AvoidFor, &d.AvoidFor}, {&c.SteadyAfter, &d.SteadyAfter}, {&c.LoadFor, &d.LoadFor},
 	} {

@@ -17,10 +17,11 @@ type document struct {
 
 	saved     uint64 // revision that is stored under this term
 	saving    uint64 // revision that is under way; 0 for none
+	askedAt   time.Time
 	saveTries int
 	saveAt    time.Time
 
-	after            uint64 // revision of the routes that must be out before it is sent
+	after            uint64 // revision of the routes that must be out first: they no longer lead there
 	sentAt, resendAt time.Time
 	tries            int
 	refused          string // what the agent said of it
@@ -40,9 +41,10 @@ func (m *Machine) document(id string) *document {
 
 // flush makes what changed in this Step into documents and routes.
 func (m *Machine) flush() {
-	for _, name := range sorted(m.dirtyTasks) {
+	for _, name := range sorted(m.dirtyRanks) {
 		m.rank(name)
 	}
+	clear(m.dirtyRanks)
 	var drains []*document
 	for _, id := range sorted(m.dirtyDocs) {
 		if a := m.agents[id]; a != nil && m.write(a) {
@@ -51,9 +53,24 @@ func (m *Machine) flush() {
 	}
 	clear(m.dirtyDocs)
 	m.flushRoutes()
-	clear(m.dirtyTasks)
+	t := &m.routes
 	for _, d := range drains {
-		d.after = m.routes.rev // traffic shifts first, then the old one drains
+		d.after = t.rev // traffic shifts first, then the old one drains
+		if len(m.dirtyRoutes) > 0 {
+			d.after++ // it shifts in the routes after those that are under way
+		}
+		m.heldDocs[d.agent] = true
+	}
+	for _, id := range sorted(m.heldDocs) {
+		d := m.docs[id]
+		if out := len(m.dirtyRoutes) == 0 && t.sent == t.rev; t.sent < d.after && !out {
+			continue
+		}
+		d.after = 0
+		delete(m.heldDocs, id)
+		if d.stored() && !d.confirmed() {
+			m.send(d)
+		}
 	}
 }
 
@@ -99,7 +116,7 @@ func (m *Machine) save(d *document) {
 	if d.saving != 0 || d.saved == d.doc.Rev || m.now.Before(d.saveAt) {
 		return
 	}
-	d.saving = d.doc.Rev
+	d.saving, d.askedAt = d.doc.Rev, m.now
 	m.saves = append(m.saves, SavePlacement{d.doc})
 }
 
@@ -134,7 +151,7 @@ func (m *Machine) saveFailed(ev SaveFailed) {
 // send sends the saved document. To a lost agent nothing is sent: its document waits.
 func (m *Machine) send(d *document) {
 	a := m.agents[d.agent]
-	if a == nil || a.state == messages.AgentLost || !m.linkUp || d.doc.Term != m.term || d.after > m.routes.sent {
+	if a == nil || a.state == messages.AgentLost || !m.linkUp || d.doc.Term != m.term || d.after != 0 {
 		return
 	}
 	d.sentAt = m.now
@@ -154,6 +171,9 @@ func (d *document) confirmed() bool { return reached(d.appliedTerm, d.applied, d
 func (m *Machine) resend(d *document) {
 	if !m.linkUp {
 		return
+	}
+	if d.saving != 0 && m.now.Sub(d.askedAt) >= m.calm.SaveLost {
+		m.saveFailed(SaveFailed{Agent: d.agent, Term: m.term, Rev: d.saving, Reason: "nothing was heard of it"})
 	}
 	if d.doc.Rev != 0 && d.saving == 0 && d.saved != d.doc.Rev {
 		m.save(d)
@@ -206,7 +226,8 @@ func (m *Machine) ack(ack *messages.PlacementAck) {
 	if a == nil || d == nil || !m.leading || ack.Inc != a.inc {
 		return
 	}
-	if ack.Error != "" {
+	// A document that an agent has already is refused too: its first ack was lost.
+	if ack.Error != "" && (ack.Term != d.doc.Term || ack.Rev != d.doc.Rev) {
 		if d.refused != ack.Error {
 			m.record("placement_refused", a.id, "", "revision %d: %s", d.doc.Rev, ack.Error)
 		}

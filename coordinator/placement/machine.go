@@ -39,13 +39,15 @@ type Machine struct {
 	reviewAt time.Time             // a plan is due then: what was held back may move
 
 	// Of the Step that runs.
-	now        time.Time
-	planWhy    string // why a plan is due; "" for none
-	dirtyTasks map[string]bool
-	dirtyDocs  map[string]bool
-	saves      []Effect
-	sends      []Effect
-	records    []Effect
+	now         time.Time
+	planWhy     string          // why a plan is due; "" for none
+	dirtyRanks  map[string]bool // tasks whose hostings changed
+	dirtyRoutes map[string]bool // tasks that clients are to hear of
+	dirtyDocs   map[string]bool
+	heldDocs    map[string]bool // saved documents that wait for the routes; see flush
+	saves       []Effect
+	sends       []Effect
+	records     []Effect
 
 	due  time.Time // the earliest moment at which time alone changes something
 	wake time.Time // what the last WakeAt asked for
@@ -54,7 +56,8 @@ type Machine struct {
 // New returns a Machine that knows nothing, does not lead, and whose link is down.
 func New(calm Calm) *Machine {
 	m := &Machine{calm: calm.normal(), agents: make(map[string]*agent), drains: make(map[string]string),
-		settings: messages.DefaultSettings(), dirtyTasks: make(map[string]bool), dirtyDocs: make(map[string]bool)}
+		settings: messages.DefaultSettings(), dirtyRanks: make(map[string]bool),
+		dirtyRoutes: make(map[string]bool), dirtyDocs: make(map[string]bool)}
 	m.forget()
 	return m
 }
@@ -62,10 +65,11 @@ func New(calm Calm) *Machine {
 // forget drops everything that only a leader knows.
 func (m *Machine) forget() {
 	m.replicas, m.docs, m.routes = make(map[string]*replica), make(map[string]*document), routeTable{}
-	m.reserved = nil
+	m.reserved, m.heldDocs = nil, make(map[string]bool)
 	m.leaving = make(map[string]map[string]messages.Class)
 	m.planWhy, m.reviewAt, m.moved, m.cycleEnd = "", time.Time{}, 0, time.Time{}
-	clear(m.dirtyTasks)
+	clear(m.dirtyRanks)
+	clear(m.dirtyRoutes)
 	clear(m.dirtyDocs)
 	for _, a := range m.agents {
 		a.hosted = make(map[string]*hosting)
@@ -89,7 +93,8 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 	}
 	if !m.leading {
 		m.planWhy, m.saves, m.sends, m.records = "", nil, nil, nil
-		clear(m.dirtyTasks)
+		clear(m.dirtyRanks)
+		clear(m.dirtyRoutes)
 		clear(m.dirtyDocs)
 	}
 	out := slices.Concat(m.saves, m.sends, m.records)

@@ -26,7 +26,7 @@ func (m *Machine) tasksChanged(ev TasksChanged) {
 		return
 	}
 	for _, t := range slices.Concat(tasks, m.tasks) {
-		m.dirtyTasks[t.Name] = true
+		m.dirtyRanks[t.Name], m.dirtyRoutes[t.Name] = true, true
 	}
 	m.haveTasks, m.tasks, m.settings, m.drains = true, tasks, ev.Settings, drains
 	m.record("desired_changed", "", "", "%d tasks, %d agents to drain", len(tasks), len(drains))
@@ -126,7 +126,7 @@ func (m *Machine) settle() (free []*replica) {
 			m.waits(r, "it serves an older version of its task: the new one has no room on "+h.agent.id)
 		} else if r.waiting {
 			r.waiting, r.why = false, "it goes on where it is"
-			m.dirtyTasks[r.spec.Task.Name] = true
+			m.dirtyRoutes[r.spec.Task.Name] = true
 		}
 	}
 	return free
@@ -268,7 +268,7 @@ func (m *Machine) waits(r *replica, why string) {
 			agent = r.home.agent.id
 		}
 		m.record("waiting", agent, r.id, "%s", why)
-		m.dirtyTasks[r.spec.Task.Name] = true
+		m.dirtyRoutes[r.spec.Task.Name] = true
 	}
 	r.waiting, r.why = true, why
 }

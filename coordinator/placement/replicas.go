@@ -77,7 +77,7 @@ func (m *Machine) host(r *replica, a *agent) *hosting {
 // touch marks what depends on h to be made again.
 func (m *Machine) touch(h *hosting) {
 	m.dirtyDocs[h.agent.id] = true
-	m.dirtyTasks[h.task.Name] = true
+	m.dirtyRanks[h.task.Name], m.dirtyRoutes[h.task.Name] = true, true
 }
 
 // place brings r to a. A home that serves goes on until the new one is ready; one that
@@ -226,7 +226,7 @@ func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st messages
 	if before == st.State {
 		return
 	}
-	m.dirtyTasks[h.task.Name] = true
+	m.dirtyRoutes[h.task.Name] = true
 	switch st.State {
 	case messages.ReplicaReady:
 		if h == r.home && (r.waiting || before == messages.ReplicaFailed) {
@@ -241,8 +241,11 @@ func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st messages
 	case messages.ReplicaFailed:
 		m.failed(h, st.Reason)
 	case messages.ReplicaStopped:
-		// Nobody told it to: its agent leaves, or it is a kind of failure.
-		if m.closed(h.agent) == "" {
+		// Nobody told it to: it opens again for a changed task, its agent leaves, or it is a
+		// kind of failure.
+		if m.closed(h.agent) == "" && before == messages.ReplicaDraining {
+			h.state = messages.ReplicaPending
+		} else if m.closed(h.agent) == "" {
 			h.state = messages.ReplicaFailed
 			m.failed(h, "it stopped by itself")
 		} else if h == r.next {

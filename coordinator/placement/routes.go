@@ -17,6 +17,7 @@ type routeTable struct {
 	rev    uint64 // of what is in tasks; 0 before the first
 	saved  uint64
 	saving uint64
+	asked  time.Time
 	sent   uint64
 	retry  time.Time
 	tries  int
@@ -104,14 +105,22 @@ func (m *Machine) route(t messages.Task) messages.TaskRoute {
 }
 
 // flushRoutes makes the routes of the tasks that changed anew and asks for them to be
-// stored. They are broadcast when that is done.
+// stored. They are broadcast when that is done; what changes meanwhile goes out together
+// in the next ones.
 func (m *Machine) flushRoutes() {
+	if m.routes.saving == 0 {
+		m.makeRoutes()
+	}
+	m.saveRoutes()
+}
+
+func (m *Machine) makeRoutes() {
 	t := &m.routes
 	if t.tasks == nil {
 		t.tasks = make(map[string]messages.TaskRoute)
 	}
 	changed := false
-	for _, name := range sorted(m.dirtyTasks) {
+	for _, name := range sorted(m.dirtyRoutes) {
 		task, ok := m.task(name)
 		old, had := t.tasks[name]
 		if !ok {
@@ -128,17 +137,20 @@ func (m *Machine) flushRoutes() {
 		t.rev++
 		t.tries, t.retry = 0, time.Time{}
 	}
-	m.saveRoutes()
+	clear(m.dirtyRoutes)
 }
 
 func (m *Machine) saveRoutes() {
 	t := &m.routes
+	if t.saving != 0 && m.now.Sub(t.asked) >= m.calm.SaveLost {
+		m.routesSaved(m.term, t.saving, false)
+	}
 	switch {
 	case t.saving != 0 || t.saved == t.rev || t.rev == 0:
 	case m.now.Before(t.retry):
 		m.at(t.retry)
 	default:
-		t.saving = t.rev
+		t.saving, t.asked = t.rev, m.now
 		m.saves = append(m.saves, SaveRoutes{m.Routes()})
 	}
 }
@@ -155,24 +167,14 @@ func (m *Machine) routesSaved(term messages.Term, rev uint64, ok bool) {
 	if ok {
 		t.saved, t.tries = rev, 0
 	} else {
+		m.makeRoutes()
 		t.retry = m.now.Add(backoff(m.calm.SaveRetry, m.calm.SaveRetryMax, t.tries))
 		t.tries++
 		m.at(t.retry)
 	}
-	if ok && rev != t.rev {
-		return // what is stored is old already; the newest is stored next, and then sent
-	}
 	if t.sent < t.rev {
 		t.sent = t.rev
 		m.sends = append(m.sends, BroadcastRoutes{m.Routes()})
-		for _, id := range sorted(m.docs) { // the documents that waited for them
-			if d := m.docs[id]; d.after != 0 && d.after <= t.sent {
-				d.after = 0
-				if d.stored() && !d.confirmed() {
-					m.send(d)
-				}
-			}
-		}
 	}
 }
 
