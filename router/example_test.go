@@ -26,7 +26,9 @@ func Example() {
 	go func() { ended <- client.Run(ctx) }()
 	defer func() {
 		stop()
-		<-ended // Run returns when everything of it is gone
+		if err := <-ended; err != nil { // Run returns when everything of it is gone
+			fmt.Println(err)
+		}
 	}()
 	ready, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

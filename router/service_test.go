@@ -149,7 +149,7 @@ func TestManyRouters(t *testing.T) {
 	var served [2]func() uint64
 	for i := range served {
 		s := f.service(func(c *Config) { c.Origin = "router-" + string(rune('1'+i)) })
-		served[i] = func() uint64 { return uint64(s.nc.Stats().OutMsgs) }
+		served[i] = func() uint64 { return s.nc.Stats().OutMsgs }
 	}
 	var before [2]uint64
 	for i := range served {
