@@ -156,12 +156,17 @@ func (m *Machine) choose(moves []move) []move {
 		m.review(m.cycleEnd)
 		return take[:left]
 	}
-	if left -= len(take); len(gain) > left {
-		m.review(m.cycleEnd)
+	left -= len(take)
+	more := len(gain) > left
+	if more {
 		gain = gain[:left]
 	}
-	if m.worth(gain) {
+	worth := m.worth(gain)
+	if worth {
 		take = append(take, gain...)
+	}
+	if more && (worth || left == 0) { // else the next cycle would find the same
+		m.review(m.cycleEnd)
 	}
 	return take
 }

@@ -35,11 +35,14 @@ type child struct {
 	done    chan struct{}
 	err     error // set before done is closed
 
+	canceling chan struct{} // capacity 1: cancels is not empty
+
 	mu       sync.Mutex
 	last     uint64
 	calls    map[uint64]*call
-	protocol error  // the first thing wrong with its output
-	line     string // the last on standard error
+	cancels  []uint64 // requests that were given up on and the child does not know it
+	protocol error    // the first thing wrong with its output
+	line     string   // the last on standard error
 }
 
 type frame struct {
@@ -60,7 +63,7 @@ type answer struct {
 
 // start starts a child and its goroutines.
 func start(o Options, open backend.Open) (*child, error) {
-	c := &child{o: o, out: make(chan frame), closing: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}), calls: make(map[uint64]*call)}
+	c := &child{o: o, out: make(chan frame), canceling: make(chan struct{}, 1), closing: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}), calls: make(map[uint64]*call)}
 	// Pipes of our own: those of package exec are closed by Wait, whatever was read.
 	var ours, theirs [3]*os.File
 	closeAll := func(files [3]*os.File) {
@@ -160,16 +163,21 @@ func (c *child) write(w *os.File) {
 	defer w.Close()
 	buf := bufio.NewWriterSize(w, 64<<10)
 	for {
+		var frames []frame
 		select {
 		case f := <-c.out:
-			err := writeFrame(buf, f.header, f.body)
-			if err == nil {
-				err = buf.Flush()
-			}
-			if err != nil {
+			frames = []frame{f}
+		case <-c.canceling:
+			frames = c.canceled()
+		case <-c.closing:
+			return
+		}
+		for _, f := range frames {
+			if writeFrame(buf, f.header, f.body) != nil {
 				return // it does not read any more: it has ended, or will be told to
 			}
-		case <-c.closing:
+		}
+		if buf.Flush() != nil {
 			return
 		}
 	}
@@ -278,13 +286,29 @@ func (c *child) forget(id uint64) {
 	delete(c.calls, id)
 }
 
-// cancel tells the child that an answer is not wanted any more, unless the writer is
-// held up: then the child is busy and would not read it in time.
+// cancel tells the child that an answer is not wanted any more. It does not wait: a
+// child that reads nothing must not hold up whoever gave up on it. None is lost either,
+// and there are never more than requests that were sent.
 func (c *child) cancel(id uint64) {
+	c.mu.Lock()
+	c.cancels = append(c.cancels, id)
+	c.mu.Unlock()
 	select {
-	case c.out <- frame{header: header{Type: typeCancel, ID: id}}:
-	default:
+	case c.canceling <- struct{}{}:
+	default: // the writer will find it with the others
 	}
+}
+
+// canceled takes the cancel frames that are to be written.
+func (c *child) canceled() []frame {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []frame
+	for _, id := range c.cancels {
+		list = append(list, frame{header: header{Type: typeCancel, ID: id}})
+	}
+	c.cancels = c.cancels[:0]
+	return list
 }
 
 // listen passes lines on to the log.

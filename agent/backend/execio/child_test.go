@@ -69,7 +69,7 @@ func beChild(mode string) {
 		h, body, err := readFrame(in, DefaultMaxBody)
 		if err != nil {
 			if mode == "ignores-term" {
-				select {} // and the end of its input too
+				<-time.After(patience) // and the end of its input too
 			}
 			return
 		}
@@ -91,6 +91,7 @@ func beChild(mode string) {
 			fmt.Fprintln(os.Stderr, "CUDA error")
 			os.Exit(7)
 		case "silence":
+			fmt.Fprintln(os.Stderr, "silent about", h.ID)
 			continue
 		case "hold": // answered in the reverse order
 			if held = append(held, answer); len(held) < 3 {

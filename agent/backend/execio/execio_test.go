@@ -80,9 +80,7 @@ func TestLateAnswerIsDropped(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	failed := make(chan error)
 	go func() { _, err := c.Serve(ctx, request("silence")); failed <- err }()
-	if s, err := ask(t, c, "x"); err != nil || s != "x" { // both are with the child now, or soon
-		t.Error(s, err)
-	}
+	log.until(t, "silent about")
 	cancel()
 	if err := <-failed; err != context.Canceled {
 		t.Error(err)
