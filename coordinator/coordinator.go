@@ -241,33 +241,47 @@ func (c *Coordinator) reconnects() <-chan struct{} {
 	return c.link.back
 }
 
+// lookEvery is how often watchLink looks at the connection itself: the client drops
+// changes of state that nobody takes in time, and a Machine that missed the last one
+// would take itself for deaf for ever. It is the Machine's own grain.
+const lookEvery = time.Second
+
 // watchLink tells the Machine of its own connection: silence means nothing while nobody
 // can be heard.
 func (c *Coordinator) watchLink(ctx context.Context) {
 	changes := c.nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
 	defer c.nc.RemoveStatusListener(changes)
-	if c.nc.IsConnected() {
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
+	up := c.nc.IsConnected()
+	if up {
 		c.feed(ctx, placement.LinkUp{})
 	}
 	for {
+		var s nats.Status
 		select {
 		case <-ctx.Done():
 			return
-		case s, ok := <-changes:
+		case <-look.C:
+			if s = c.nc.Status(); (s == nats.CONNECTED) == up {
+				continue
+			}
+		case next, ok := <-changes:
 			if !ok {
-				changes = nil // the connection was closed; only ctx is left to wait for
+				changes = nil // the connection was closed; look finds it so
 				continue
 			}
-			if s != nats.CONNECTED {
-				c.feed(ctx, placement.LinkDown{})
-				continue
-			}
-			c.bus.Forget()
-			c.feed(ctx, placement.LinkUp{})
-			c.link.mu.Lock()
-			close(c.link.back)
-			c.link.back = make(chan struct{})
-			c.link.mu.Unlock()
+			s = next
 		}
+		if up = s == nats.CONNECTED; !up {
+			c.feed(ctx, placement.LinkDown{})
+			continue
+		}
+		c.bus.Forget()
+		c.feed(ctx, placement.LinkUp{})
+		c.link.mu.Lock()
+		close(c.link.back)
+		c.link.back = make(chan struct{})
+		c.link.mu.Unlock()
 	}
 }

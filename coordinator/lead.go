@@ -25,10 +25,9 @@ type reign struct {
 	over   atomic.Bool
 
 	// Owned by perform once the reign is in force: what compare-and-set compares with.
-	placements bus.KV
-	revs       map[string]uint64
-	routes     bus.KV
-	routesRev  uint64
+	kv        map[bus.Bucket]bus.KV // of the documents and the routes
+	revs      map[string]uint64
+	routesRev uint64
 }
 
 func (r *reign) mayAct(now time.Time) bool { return !r.over.Load() && r.tenure.Load().mayAct(now) }
@@ -90,7 +89,7 @@ func (c *Coordinator) rule(ctx context.Context, l *lease, term messages.Term, t 
 		return
 	}
 	defer stop()
-	c.log.Info("leads", "term", term, "id", c.cfg.ID)
+	c.log.Info("leads", "term", term, "id", c.cfg.ID, "version", c.cfg.Version)
 	c.work.put(r) // before the Machine can put anything of this term
 	c.tenure.Store(r)
 	c.feed(ctx, loaded)
@@ -156,15 +155,16 @@ func (c *Coordinator) loadSaved(ctx context.Context, r *reign) (placement.Placem
 	if err := c.bus.Events(ctx); err != nil {
 		return out, err
 	}
-	var err error
-	if r.placements, err = c.bus.KV(ctx, bus.Placements); err != nil {
-		return out, err
-	}
-	if r.routes, err = c.bus.KV(ctx, bus.RoutesKV); err != nil {
-		return out, err
+	r.kv = make(map[bus.Bucket]bus.KV)
+	for _, b := range []bus.Bucket{bus.Placements, bus.RoutesKV} {
+		kv, err := c.bus.KV(ctx, b)
+		if err != nil {
+			return out, err
+		}
+		r.kv[b] = kv
 	}
 	r.revs = make(map[string]uint64)
-	w, err := r.placements.WatchAll(ctx)
+	w, err := r.kv[bus.Placements].WatchAll(ctx)
 	if err != nil {
 		return out, bus.Explain(err, "read the placements")
 	}
@@ -189,7 +189,7 @@ func (c *Coordinator) loadSaved(ctx context.Context, r *reign) (placement.Placem
 			out.Docs = append(out.Docs, doc)
 		}
 	}
-	e, err := r.routes.Get(ctx, bus.KeyRoutes)
+	e, err := r.kv[bus.RoutesKV].Get(ctx, bus.KeyRoutes)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return out, nil
 	}

@@ -17,9 +17,11 @@ import (
 //
 //   - sendTimeout: an agent acknowledges a document before it loads anything, so a second
 //     is a hundred times what it takes; it equals the Machine's first resend.
-//   - saveTimeout is below the shortest tenure's last stretch, so that a save is never
-//     under way when another may lead; and a group without a leader answers nothing for
-//     longer anyway, so the Machine's retries do the waiting.
+//   - saveTimeout: a group without a leader answers nothing for longer anyway, so the
+//     Machine's retries do the waiting. A save ends with the tenure too, so that none is
+//     waited for when another may lead; what is still on its way then loses the
+//     compare-and-set, or is written over by the newer term.
+//   - remadeTimeout is that of saveTimeout: it is the same server that is asked.
 //   - rebroadcastEvery heals whoever missed the routes; clients also read the saved copy
 //     every 10 s.
 //   - dropTimeout is for work that may fail: what it removes is small, and is made again by
@@ -27,6 +29,7 @@ import (
 const (
 	sendTimeout      = time.Second
 	saveTimeout      = time.Second
+	remadeTimeout    = time.Second
 	rebroadcastEvery = 5 * time.Second
 	dropTimeout      = 5 * time.Second
 )
@@ -78,7 +81,7 @@ func (c *Coordinator) perform(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-again.C:
-			if r := c.tenure.Load(); r != nil && r == p.reign && p.last != nil {
+			if r := c.tenure.Load(); r != nil && r == p.reign && p.last != nil && r.mayAct(time.Now()) {
 				p.publish(messages.Subject{Kind: messages.KindRoutes, Fleet: c.cfg.Fleet, Site: messages.FleetSite}, p.last)
 			}
 			continue
@@ -114,6 +117,9 @@ func (p *performer) do(ctx context.Context, e any) {
 			p.sends.Go(func() { p.send(ctx, e) })
 		}
 	case placement.BroadcastRoutes:
+		if e.Routes.Term != r.term {
+			return // the Machine had not heard yet that it was deposed
+		}
 		data, err := messages.Encode(&e.Routes)
 		if err != nil {
 			p.c.log.Error("routes cannot be sent", "error", err)
@@ -160,9 +166,15 @@ func (p *performer) record(e messages.Event) {
 // save writes data under a key by compare-and-set and returns the new revision. Where
 // somebody else wrote the key, theirs decides: of a newer term it deposes us, an older
 // one's is written over.
-func (p *performer) save(ctx context.Context, r *reign, kv bus.KV, key string, rev uint64, data []byte, termOf func([]byte) (messages.Term, error)) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, saveTimeout)
+func (p *performer) save(ctx context.Context, r *reign, bucket bus.Bucket, key string, rev uint64, data []byte, termOf func([]byte) (messages.Term, error)) (uint64, error) {
+	until := time.Now().Add(saveTimeout)
+	if stop := r.tenure.Load().stopAt(); stop.Before(until) {
+		until = stop
+	}
+	whole := ctx
+	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
+	kv := r.kv[bucket]
 	write := func(rev uint64) (uint64, error) {
 		if rev == 0 {
 			return kv.Create(ctx, key, data)
@@ -170,6 +182,9 @@ func (p *performer) save(ctx context.Context, r *reign, kv bus.KV, key string, r
 		return kv.Update(ctx, key, data, rev)
 	}
 	n, err := write(rev)
+	if errors.Is(err, jetstream.ErrNoStreamResponse) {
+		p.remade(whole, r, bucket)
+	}
 	explained := bus.Explain(err, "save "+key)
 	if messages.CodeOf(explained) != messages.CodeConflict && !errors.Is(err, jetstream.ErrKeyExists) {
 		return n, explained
@@ -177,7 +192,10 @@ func (p *performer) save(ctx context.Context, r *reign, kv bus.KV, key string, r
 	// Either another coordinator wrote, or a save of ours that seemed to fail did not.
 	e, err := kv.Get(ctx, key)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		n, err = write(0)
+		if p.remade(whole, r, bucket) {
+			return 0, messages.Errorf(messages.CodeConflict, "save %s: bucket %s was made again", key, bucket)
+		}
+		n, err = write(0) // its agent was forgotten, and is back
 		return n, bus.Explain(err, "save "+key)
 	}
 	if err != nil {
@@ -191,10 +209,24 @@ func (p *performer) save(ctx context.Context, r *reign, kv bus.KV, key string, r
 	return n, bus.Explain(err, "save "+key)
 }
 
+// remade makes a bucket that is gone again, and reports whether it, or somebody else,
+// did. All that was saved in it is lost then, not only what is to be saved now: the reign
+// ends, and the next begins by reading what is there and saves everything under its term.
+func (p *performer) remade(ctx context.Context, r *reign, bucket bus.Bucket) bool {
+	ctx, cancel := context.WithTimeout(ctx, remadeTimeout)
+	defer cancel()
+	kv, err := p.c.bus.KV(ctx, bucket)
+	if err != nil || kv.Epoch == r.kv[bucket].Epoch {
+		return false // a group without a leader looks like a lost one; the Machine tries again
+	}
+	p.c.depose(r, "bucket "+string(bucket)+" was lost and made again")
+	return true
+}
+
 func (p *performer) savePlacement(ctx context.Context, r *reign, doc messages.Placement) {
 	data, err := messages.Encode(&doc)
 	if err == nil {
-		r.revs[doc.Agent], err = p.save(ctx, r, r.placements, doc.Agent, r.revs[doc.Agent], data, func(b []byte) (messages.Term, error) {
+		r.revs[doc.Agent], err = p.save(ctx, r, bus.Placements, doc.Agent, r.revs[doc.Agent], data, func(b []byte) (messages.Term, error) {
 			var was messages.Placement
 			err := messages.Decode(b, &was)
 			return was.Term, err
@@ -211,7 +243,7 @@ func (p *performer) savePlacement(ctx context.Context, r *reign, doc messages.Pl
 func (p *performer) saveRoutes(ctx context.Context, r *reign, routes messages.Routes) {
 	data, err := messages.Encode(&routes)
 	if err == nil {
-		r.routesRev, err = p.save(ctx, r, r.routes, bus.KeyRoutes, r.routesRev, data, func(b []byte) (messages.Term, error) {
+		r.routesRev, err = p.save(ctx, r, bus.RoutesKV, bus.KeyRoutes, r.routesRev, data, func(b []byte) (messages.Term, error) {
 			var was messages.Routes
 			err := messages.Decode(b, &was)
 			return was.Term, err

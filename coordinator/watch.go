@@ -17,12 +17,13 @@ const resyncEvery = 30 * time.Second
 
 // retryEvery is the pause before a watcher that failed is made again, and between a
 // follower's tries for the lease. It is small beside the least ttl; a try costs the
-// server one read of a sequence number.
+// server a handful of small requests, none of which is stored.
 const retryEvery = 500 * time.Millisecond
 
 // watch feeds the entries of a bucket to take until ctx ends: all of them, then done(),
-// then the changes; and so again after every resync or failure.
-func (c *Coordinator) watch(ctx context.Context, bucket bus.Bucket, begin func(), take func(jetstream.KeyValueEntry), done func()) {
+// then the changes; and so again after every resync or failure. begin gets the epoch of
+// the bucket: one that was made again begins a new one.
+func (c *Coordinator) watch(ctx context.Context, bucket bus.Bucket, begin func(epoch int64), take func(jetstream.KeyValueEntry), done func()) {
 	failing := false
 	for ctx.Err() == nil {
 		err := c.watchOnce(ctx, bucket, begin, take, done)
@@ -42,7 +43,8 @@ func (c *Coordinator) watch(ctx context.Context, bucket bus.Bucket, begin func()
 }
 
 // watchOnce returns nil when it is time to resync.
-func (c *Coordinator) watchOnce(ctx context.Context, bucket bus.Bucket, begin func(), take func(jetstream.KeyValueEntry), done func()) error {
+func (c *Coordinator) watchOnce(ctx context.Context, bucket bus.Bucket, begin func(epoch int64), take func(jetstream.KeyValueEntry), done func()) error {
+	reconnected := c.reconnects() // before anything is asked: what comes later is news
 	kv, err := c.bus.KV(ctx, bucket)
 	if err != nil {
 		return err
@@ -52,10 +54,9 @@ func (c *Coordinator) watchOnce(ctx context.Context, bucket bus.Bucket, begin fu
 		return bus.Explain(err, "watch bucket "+string(bucket))
 	}
 	defer func() { _ = w.Stop() }() // fails only without a connection, and then the server has dropped it
-	begin()
+	begin(kv.Epoch)
 	resync := time.NewTimer(resyncEvery)
 	defer resync.Stop()
-	reconnected := c.reconnects()
 	for {
 		select {
 		case <-ctx.Done():
@@ -87,18 +88,18 @@ func (c *Coordinator) watchAgents(ctx context.Context) {
 		c.feed(ctx, placement.Unregistered{Agent: id})
 	}
 	c.watch(ctx, bus.Agents,
-		func() {
-			listed = make(map[string]bool)
-			if kv, err := c.bus.KV(ctx, bus.Agents); err == nil {
-				epoch = kv.Epoch // a bucket that was made again begins a new epoch
-			}
-		},
+		func(e int64) { listed, epoch = make(map[string]bool), e },
 		func(e jetstream.KeyValueEntry) {
 			if e.Operation() != jetstream.KeyValuePut {
 				if known[e.Key()] {
 					gone(e.Key())
 				}
 				return
+			}
+			if listed != nil {
+				// Also where it cannot be read: nonsense over the registration of an agent that
+				// lives is no reason to forget it.
+				listed[e.Key()] = true
 			}
 			var r messages.Registration
 			if err := messages.Decode(e.Value(), &r); err != nil {
@@ -110,9 +111,6 @@ func (c *Coordinator) watchAgents(ctx context.Context) {
 				return
 			}
 			known[e.Key()] = true
-			if listed != nil {
-				listed[e.Key()] = true
-			}
 			c.feed(ctx, placement.Registered{Registration: r, Inc: messages.Incarnation{Epoch: epoch, Revision: e.Revision()}})
 		},
 		func() {
@@ -132,22 +130,21 @@ func (c *Coordinator) watchAgents(ctx context.Context) {
 func (c *Coordinator) watchDesired(ctx context.Context) {
 	var now, last *desired
 	var epoch, before int64
-	complete, entries := false, 0
+	var seen map[string]bool // keys that this watcher told of
+	complete := false
 	deliver := func() {
 		d := now.value()
 		c.feed(ctx, placement.TasksChanged{Tasks: d.Tasks, Settings: d.Settings, Drains: d.Drains})
 	}
 	c.watch(ctx, bus.Desired,
-		func() {
-			now, complete, entries = newDesired(), false, 0
-			if kv, err := c.bus.KV(ctx, bus.Desired); err == nil {
-				epoch = kv.Epoch
-			}
-		},
+		func(e int64) { now, complete, seen, epoch = newDesired(), false, make(map[string]bool), e },
 		func(e jetstream.KeyValueEntry) {
-			entries++
+			seen[e.Key()] = true
 			if err := now.put(e); err != nil {
 				c.garbage.Note(c.log, "desired "+e.Key(), err)
+				if last != nil {
+					now.keep(e.Key(), last) // nonsense over a task is no reason to stop it
+				}
 				return
 			}
 			if complete {
@@ -156,15 +153,21 @@ func (c *Coordinator) watchDesired(ctx context.Context) {
 		},
 		func() {
 			complete = true
-			if entries == 0 && before != 0 && epoch != before {
-				// What was asked for did not change because the server lost it.
-				now = last
-				if err := c.restoreDesired(ctx, now.value()); err != nil {
-					c.log.Warn("the desired state was lost and cannot be written again; it goes on from memory", "error", err)
-					return // the next resync tries again
+			restored := true
+			if before != 0 && epoch != before {
+				// What was asked for did not change because the server lost it. Somebody else may
+				// have begun to write it again, or applied something, so it need not be empty.
+				if keys := now.inherit(last, seen); len(keys) > 0 {
+					if err := c.restoreDesired(ctx, now, keys); err != nil {
+						c.log.Warn("the desired state was lost and cannot be written again; it goes on from memory", "error", err)
+						restored = false // the next resync tries again
+					}
 				}
 			}
-			before, last = epoch, now
+			last = now
+			if restored {
+				before = epoch
+			}
 			deliver()
 			c.have(haveDesired)
 		})

@@ -12,11 +12,11 @@ func (m *Machine) adopt(ev PlacementsLoaded) {
 		return
 	}
 	m.forget()
-	routed := make(map[string]string) // replica → agent
+	routed := make(map[string]messages.Route) // by replica
 	if ev.Routes != nil {
 		for _, t := range ev.Routes.Tasks {
 			for _, r := range t.Replicas {
-				routed[r.ID] = r.Agent
+				routed[r.ID] = r
 			}
 		}
 	}
@@ -35,12 +35,13 @@ func (m *Machine) adopt(ev PlacementsLoaded) {
 		}
 		for _, p := range doc.Replicas {
 			if h := m.adoptHosting(a, p, doc); !h.drain {
+				h.goOn(routed[p.ID])
 				serving[p.ID] = append(serving[p.ID], h)
 			}
 		}
 	}
 	for _, id := range sorted(serving) {
-		m.adoptHome(serving[id], routed[id])
+		m.adoptHome(serving[id], routed[id].Agent)
 	}
 	for _, id := range sorted(m.agents) {
 		a := m.agents[id]
@@ -66,6 +67,15 @@ func (m *Machine) adoptHosting(a *agent, p messages.PlacedReplica, doc messages.
 	}
 	a.hosted[p.ID] = h
 	return h
+}
+
+// goOn takes the leader's word before for it that h is ready, until a beat says
+// otherwise: a leader that was elected before it heard one would tell all clients that
+// nothing is ready. A dead agent is found as always, by its silence.
+func (h *hosting) goOn(r messages.Route) {
+	if r.State == messages.ReplicaReady && r.Agent == h.agent.id && r.Inc == h.agent.inc && h.agent.state != messages.AgentLost {
+		h.state, h.status.State = r.State, r.State
+	}
 }
 
 // adoptHome tells the home of a replica from the next: the routes name it; where they

@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"reflect"
 	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
@@ -63,9 +64,14 @@ func (m *Machine) registered(env messages.Environment, inc messages.Incarnation)
 		a = &agent{id: env.ID, hosted: make(map[string]*hosting)}
 		m.agents[env.ID] = a
 	} else if !a.inc.Before(inc) {
-		// The registration of an incarnation that its own beats announced first.
-		if a.inc == inc {
+		// The registration of an incarnation that its own beats announced first: until now
+		// it was planned with what its life before had.
+		if a.inc == inc && !reflect.DeepEqual(a.env, env) {
 			a.env = env
+			for _, id := range sorted(a.hosted) {
+				m.touch(a.hosted[id])
+			}
+			m.need("agent " + a.id + " is another environment now")
 		}
 		return
 	}

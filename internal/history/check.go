@@ -72,7 +72,7 @@ func Early(c messages.Code) bool {
 
 // life is all that is known of one request.
 type life struct {
-	id     string
+	first  Record // of any kind
 	sent   []Record
 	ends   []Record
 	begins []Record
@@ -86,7 +86,7 @@ func Check(records []Record) Verdict {
 	for _, r := range records {
 		l := lives[r.ID]
 		if l == nil {
-			l = &life{id: r.ID}
+			l = &life{first: r}
 			lives[r.ID] = l
 		}
 		switch r.Kind {
@@ -99,8 +99,7 @@ func Check(records []Record) Verdict {
 			v.Executions++
 			l.begins = append(l.begins, r)
 			if r.Class == messages.Action {
-				k := fmt.Sprintf("%s/%s/%s/%d", r.Task, r.Origin, r.Episode, r.Seq)
-				acts[k] = append(acts[k], r)
+				acts[command(r)] = append(acts[command(r)], r)
 			}
 		}
 	}
@@ -119,14 +118,18 @@ func Check(records []Record) Verdict {
 	return v
 }
 
+// command names what an action told its robot to do.
+func command(r Record) string {
+	return fmt.Sprintf("%s/%s/%s/%d", r.Task, r.Origin, r.Episode, r.Seq)
+}
+
 func (v *Verdict) add(rule Rule, r Record, format string, args ...any) {
 	v.Violations = append(v.Violations, Violation{rule, r.ID, r.Class, fmt.Sprintf(format, args...)})
 }
 
 func (v *Verdict) judge(l *life) {
 	if len(l.sent) == 0 {
-		first := append(slices.Clone(l.begins), l.ends...)[0]
-		v.add(RuleInvented, first, "%s by %s, but no client sent it", first.Kind, first.Who)
+		v.add(RuleInvented, l.first, "%s by %s, but no client sent it", l.first.Kind, l.first.Who)
 		return
 	}
 	sent := l.sent[0]
@@ -134,6 +137,11 @@ func (v *Verdict) judge(l *life) {
 		if b.Sum != sent.Sum {
 			v.add(RuleChanged, sent, "sent with checksum %08x, %s got %08x", sent.Sum, b.Who, b.Sum)
 		}
+	}
+	// Twice the same command is found among all commands, whatever their ids.
+	if i := slices.IndexFunc(l.begins, func(b Record) bool { return command(b) != command(l.begins[0]) }); i > 0 && sent.Class == messages.Action {
+		v.Twice++
+		v.add(RuleActedTwice, sent, "one request began as %s and as %s", command(l.begins[0]), command(l.begins[i]))
 	}
 	if len(l.ends) == 0 {
 		v.Lost++

@@ -139,3 +139,29 @@ func TestWriteAndRead(t *testing.T) {
 		t.Error("a malformed line was read")
 	}
 }
+
+// A checker that crashes judges nothing: the end of something that nobody sent, and a
+// record of a kind that it does not know, are violations too.
+func TestEndOfNothing(t *testing.T) {
+	for _, k := range []Kind{End, "new"} {
+		v := Check(append(good(), Record{ID: "x1", Who: "edge-1", Kind: k}))
+		if len(v.Violations) != 1 || v.Violations[0].Rule != RuleInvented {
+			t.Errorf("%s: %+v", k, v.Violations)
+		}
+	}
+}
+
+// One request id, two different commands: it began twice.
+func TestActionBeganTwiceByID(t *testing.T) {
+	list := good()
+	for _, r := range list {
+		if r.ID == "a1" && r.Kind == Begin {
+			r.Seq++
+			list = append(list, r)
+			break
+		}
+	}
+	if v := Check(list); v.Twice != 1 || len(v.Violations) != 1 || v.Violations[0].Rule != RuleActedTwice {
+		t.Errorf("twice %d: %+v", v.Twice, v.Violations)
+	}
+}

@@ -40,8 +40,7 @@ func BucketName(fleet string, b Bucket) string { return "fb__" + fleet + "__" + 
 const jobsTTL = 7 * 24 * time.Hour
 
 // markerTTL is how long the lease bucket keeps the mark of an expired lease; a second
-// is the least, and long enough: followers watch, and read the key again when they
-// reconnect.
+// is the least, and long enough: followers ask for the key itself, not for its end.
 const markerTTL = time.Second
 
 func bucketConfig(fleet string, b Bucket) jetstream.KeyValueConfig {
