@@ -62,6 +62,7 @@ type Agent struct {
 	beat        chan struct{} // a heartbeat is wanted now
 	silence     func()        // ends the heartbeats and returns when none can follow
 	placed      chan struct{} // a document was applied
+	back        chan struct{} // the connection came back
 	fatal       chan error    // the first reason to stop at once
 	reconnected pulse
 	lives       lives           // goroutines that run user code, or wait for some that do
@@ -87,6 +88,7 @@ func New(nc *nats.Conn, cfg Config, handlers ...Handler) *Agent {
 		guards:    guards{newest: newNewest(), episodes: newEpisodes()},
 		beat:      make(chan struct{}, 1),
 		placed:    make(chan struct{}, 1),
+		back:      make(chan struct{}, 1),
 		fatal:     make(chan error, 1),
 		abandoned: make(chan struct{}),
 	}
@@ -165,7 +167,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		func(ctx context.Context) { a.pings(ctx, pongs) },
 		func(ctx context.Context) { a.serveDirect(ctx, direct, pongs) },
 		func(ctx context.Context) { a.serveControl(ctx, control) },
-		a.recall, a.keep,
+		a.reconfirm, a.recall, a.keep,
 	} {
 		wg.Go(func() { loop(loops) })
 	}

@@ -26,6 +26,12 @@ const (
 	storePause = 500 * time.Millisecond
 )
 
+// missingLooks is how often a job whose record is missing is given back, for lookAgain
+// each, before it is dropped as withdrawn. In a cluster a read may come from a server
+// that is behind, and the work of a job that has just been submitted may be here before
+// its record is there: to drop it then would lose the job.
+const missingLooks = 3
+
 // jobStore reads and writes the records of jobs. It opens the bucket once and again
 // after forget.
 type jobStore struct {
@@ -180,6 +186,9 @@ func (r *replica) serveJob(m *nats.Msg, req messages.Request, s *slot, left time
 		a.cfg.Logger.Warn("job not begun", "job", req.ID, "error", err)
 		return bus.NakDelay(retryPause)
 	}
+	if job == nil && deliveries(m) <= missingLooks {
+		return bus.NakDelay(lookAgain)
+	}
 	next, start := startJob(job, a.id, attempts, late)
 	if start == startDrop {
 		return bus.Ack
@@ -202,6 +211,15 @@ func (r *replica) serveJob(m *nats.Msg, req messages.Request, s *slot, left time
 	return answer
 }
 
+// deliveries is how often the queue has delivered a message, this time included.
+func deliveries(m *nats.Msg) uint64 {
+	meta, err := m.Metadata()
+	if err != nil {
+		return 0
+	}
+	return meta.NumDelivered
+}
+
 // jobID is the id of the job that a work item is for: the last part of its subject,
 // which parseWork has checked.
 func jobID(m *nats.Msg, req messages.Request) string {
@@ -220,6 +238,7 @@ func (a *Agent) finishJob(e *execution, job messages.Job, rev uint64, resp backe
 	// The record is written also when the agent is leaving and its work has ended; only
 	// an agent that has left gives up.
 	ctx := context.WithoutCancel(a.work)
+	behind := 0
 	for {
 		next, again, pause := endJob(job, resp, fault, attempts, a.work.Err() != nil && !e.gaveUp.Load())
 		_, err := a.jobs.update(ctx, &next, rev)
@@ -235,10 +254,17 @@ func (a *Agent) finishJob(e *execution, job messages.Job, rev uint64, resp backe
 		if a.gone() || a.nc.IsClosed() {
 			return nil
 		}
+		if messages.CodeOf(err) == messages.CodePayloadTooLarge && fault == nil {
+			fault = messages.Errorf(messages.CodePayloadTooLarge, "the result has %d bytes and does not fit into a message beside the rest of its record: the server's max_payload is %d; raise it, or store the result elsewhere and answer with a reference", len(resp.Body), a.nc.MaxPayload())
+			continue
+		}
 		now, newRev, readErr := a.jobs.get(ctx, job.ID)
 		switch {
 		case readErr != nil:
 			a.cfg.Logger.Warn("the end of a job is not stored yet", "job", job.ID, "error", err)
+			sleepUntilGone(storePause, a.reconnected.next(), a.abandoned)
+		case (now == nil || now.Attempt < job.Attempt) && behind < missingLooks:
+			behind++ // read from a server that is behind; see missingLooks
 			sleepUntilGone(storePause, a.reconnected.next(), a.abandoned)
 		case now == nil || now.Attempt != job.Attempt || now.Agent != a.id:
 			a.cfg.Logger.Info("the job belongs to another attempt; this one's result is dropped", "job", job.ID, "attempt", job.Attempt)
@@ -250,6 +276,10 @@ func (a *Agent) finishJob(e *execution, job messages.Job, rev uint64, resp backe
 			}
 			return bus.NakDelay(pause)
 		default:
+			if messages.CodeOf(err) != messages.CodeConflict {
+				a.cfg.Logger.Warn("the end of a job is not stored yet", "job", job.ID, "error", err)
+				sleepUntilGone(storePause, a.reconnected.next(), a.abandoned)
+			}
 			job, rev = *now, newRev
 		}
 	}

@@ -199,6 +199,48 @@ func TestJobsThatMustNotRun(t *testing.T) {
 	}
 }
 
+// TestJobWhoseResultIsTooLargeForTheServer: the record cannot hold it, however often it
+// is tried, so the job ends with an error that says so.
+func TestJobWhoseResultIsTooLargeForTheServer(t *testing.T) {
+	t.Parallel()
+	g := newRig(t, natstest.MaxPayload(64<<10))
+	g.run("cloud", nil, agent.Func("fit", func(context.Context, *agent.Request) ([]byte, error) { return make([]byte, 64<<10), nil }))
+	g.place("cloud", training("fit"))
+	id := g.caller("lab").submit("fit", "")
+	if j := g.jobEnds(id); j.State != messages.GoalAborted || j.Code != messages.CodePayloadTooLarge || !strings.Contains(j.Reason, "max_payload is 65536") {
+		t.Errorf("%+v", j)
+	}
+	g.queueIsEmpty()
+}
+
+// TestJobThatIsAheadOfItsRecord: a server that is behind does not have the record yet
+// that was written before the work was queued. The job is not lost.
+func TestJobThatIsAheadOfItsRecord(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	at := newGate()
+	g.run("cloud", nil, at.handler("fit"))
+	g.place("cloud", training("fit"))
+	c := g.caller("lab")
+	req := c.request(messages.Training, "fit")
+	req.Inbox, req.Left = "", messages.NoDeadline
+	c.queue(req, "")
+	natstest.Eventually(t, patience, "the agent to have looked", func() bool {
+		consumer, err := g.bus.Consumer(g.ctx(), site, messages.Training, "fit")
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Delivered, and given back or dropped: what is only on its way is not answered yet.
+		info := consumer.CachedInfo()
+		return info.Delivered.Consumer > 1 || info.AckFloor.Consumer > 0
+	})
+	g.put(bus.Jobs, req.ID, &messages.Job{ID: req.ID, Task: "fit", Origin: "lab", Site: site, State: messages.GoalAccepted})
+	at.open <- "done"
+	if j := g.jobEnds(req.ID); j.State != messages.GoalSucceeded || j.Attempt != 1 {
+		t.Errorf("%+v", j)
+	}
+}
+
 // TestJobThatLostItsRecord: another attempt owns the record when this one ends. Its
 // result is dropped, and the job stays in the queue for the other to acknowledge.
 func TestJobThatLostItsRecord(t *testing.T) {

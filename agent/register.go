@@ -181,16 +181,14 @@ func (a *Agent) registered(ctx context.Context) (messages.Incarnation, error) {
 	return messages.Incarnation{Epoch: kv.Epoch, Revision: e.Revision()}, nil
 }
 
-// watch follows the connection. After every reconnection it makes the agent forget
-// which streams exist, confirms the registration and reads the agent's document, and
-// it tries again until that has worked.
+// watch follows the connection, and tells everybody who waits for it that it is back.
+// Nothing in it waits: a connection that comes back twice in a row does so at once for
+// all, while the questions of the first time are still without an answer.
 func (a *Agent) watch(ctx context.Context, status <-chan nats.Status) {
 	if a.nc.IsClosed() {
 		a.connectionClosed()
 		return
 	}
-	var retry <-chan time.Time
-	wait := backoff{least: 200 * time.Millisecond, most: 5 * time.Second}
 	for {
 		select {
 		case <-ctx.Done():
@@ -203,8 +201,23 @@ func (a *Agent) watch(ctx context.Context, status <-chan nats.Status) {
 			a.cfg.Logger.Info("reconnected", "server", a.nc.ConnectedUrlRedacted())
 			a.bus.Forget()
 			a.jobs.forget()
-			a.reconnected.fire()
+			a.reconnected.fire() // ends what was asked on the old connection
+			nudge(a.back)
 			a.beatNow()
+		}
+	}
+}
+
+// reconfirm confirms the registration and reads the agent's document after every
+// reconnection, and tries again until that has worked.
+func (a *Agent) reconfirm(ctx context.Context) {
+	var retry <-chan time.Time
+	wait := backoff{least: 200 * time.Millisecond, most: 5 * time.Second}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.back:
 			wait.reset()
 		case <-retry:
 		}

@@ -7,7 +7,9 @@ import (
 	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/router/route"
 	"github.com/fleetbus/fleetbus/testing/natstest"
+	"github.com/nats-io/nats.go"
 )
 
 func move(seq uint64) Action {
@@ -74,6 +76,51 @@ func TestActRefused(t *testing.T) {
 	}
 	if _, err := c.Act(ctxFor(t), move(7)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Two processes have the robot's id for a moment. That one of them refuses the action
+// says nothing of the other, which runs it.
+func TestActRefusedByAnotherLife(t *testing.T) {
+	f := newFleet(t)
+	f.plan(task(messages.Action, "move", "robot"))
+	f.agent("robot", func(c call) ([]byte, *messages.Error) {
+		s := f.bus.Subject(messages.KindReply, "main")
+		s.Agent, s.Origin, s.ID = "robot", c.Origin, c.Inbox
+		former := messages.Reply{
+			Kind: messages.ReplyResult, ID: c.ID, Attempt: c.Attempt, Agent: "robot", Inc: messages.Incarnation{Epoch: 1, Revision: 1},
+			Err: messages.Errorf(messages.CodeStale, "not for me"),
+		}
+		if err := f.nc.PublishMsg(&nats.Msg{Subject: s.String(), Header: nats.Header(former.Header())}); err != nil {
+			t.Error(err)
+		}
+		if err := f.nc.Flush(); err != nil { // its word is there before the outcome
+			t.Error(err)
+		}
+		return echo(c)
+	})
+	if ans, err := f.client().Act(ctxFor(t), move(1)); err != nil || string(ans.Body) != "re:left" {
+		t.Fatalf("got %+v, %v", ans, err)
+	}
+}
+
+// A connection that buffers while it is down must not keep an action and send it when
+// its time is over: it ends at once, and certainly was not sent.
+func TestActIsNotBuffered(t *testing.T) {
+	f := newFleet(t)
+	nc := f.s.Connect(t, nats.ReconnectBufSize(8<<20))
+	c := NewClient(nc, Config{Fleet: "f", Origin: "tester"})
+	f.s.Stop()
+	natstest.Eventually(t, wait, "the connection to be down", func() bool { return !nc.IsConnected() })
+	now := time.Now()
+	fl := c.newFlight(messages.Request{ID: "a", Class: messages.Action, Task: "move", Origin: "tester", Attempt: 1, Episode: "e", Seq: 1}, nil, now, now.Add(time.Second))
+	fl.direct(route.Effect{Agent: "robot", Site: "main", Attempt: 1, Cause: route.CauseIntent}, now)
+	news := fl.take()
+	if len(news) != 1 || news[0].ev.Kind != route.NoResponders || news[0].ev.Err == nil || news[0].ev.Err.Code != messages.CodeUnavailable {
+		t.Fatalf("got %+v", news)
+	}
+	if n, err := nc.Buffered(); err != nil || n > 0 {
+		t.Fatalf("%d bytes wait for a connection, %v", n, err)
 	}
 }
 

@@ -160,8 +160,11 @@ func record(ctx context.Context, kv bus.KV, job messages.Job) (messages.Job, uin
 	return old, 0, false, nil
 }
 
-// publishJob puts the work into the queue. certain says that after an error the queue
-// certainly does not have it.
+// publishJob puts the work into the queue, unless it is there already, waiting or
+// running: the stream drops a second copy by its id for a while only, and by its subject
+// for as long as the first is there. A job that waits for days may be submitted again
+// every hour, and copies would be begun beside one another until its attempts are used up.
+// certain says that after an error the queue certainly does not have it.
 func (c *Client) publishJob(ctx context.Context, site string, req messages.Request, body []byte) (certain bool, bad *messages.Error) {
 	s := c.bus.Subject(messages.KindWork, site)
 	s.Class, s.Task, s.Origin, s.ID = messages.Training, req.Task, req.Origin, req.ID
@@ -172,10 +175,19 @@ func (c *Client) publishJob(ctx context.Context, site string, req messages.Reque
 		if err := c.bus.Stream(ctx, site, messages.Training); err != nil {
 			return err
 		}
-		_, err := c.bus.JS.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
+		_, err := c.bus.JS.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0), jetstream.WithExpectLastSequencePerSubject(0))
+		var api *jetstream.APIError
+		if errors.As(err, &api) {
+			switch api.ErrorCode {
+			case jetstream.JSErrCodeStreamWrongLastSequence:
+				return nil // it is there
+			case jetstream.JSErrCodeStreamWrongLastSequenceConstant:
+				certain = false // it is being replicated, and may or may not get there
+				return messages.Errorf(messages.CodeUnavailable, "queue job %s: the same job is being stored already", req.ID)
+			}
+		}
 		if err != nil {
 			c.bus.Forget()
-			var api *jetstream.APIError
 			absent := errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrReconnectBufExceeded)
 			if !absent && !errors.As(err, &api) {
 				certain = false // no word in time: it may be stored

@@ -128,6 +128,35 @@ func TestSubmitHeals(t *testing.T) {
 	}
 }
 
+// A job that still waits when the stream has forgotten its message id is not queued a
+// second time: each copy would use up one of its attempts.
+func TestSubmitAgainAfterTheStreamForgot(t *testing.T) {
+	f := newFleet(t)
+	f.plan(task(messages.Training, "learn", "cloud"))
+	c := f.client()
+	kv, err := f.bus.KV(ctxFor(t), bus.Jobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := jobID("tester", "run-7")
+	if _, _, _, bad := record(ctxFor(t), kv, messages.Job{ID: id, Task: "learn", Origin: "tester", Site: "main", State: messages.GoalAccepted}); bad != nil {
+		t.Fatal(bad)
+	}
+	if err := f.bus.Stream(ctxFor(t), "main", messages.Training); err != nil {
+		t.Fatal(err)
+	}
+	// Under another message id the stream knows it as little as after its window.
+	if _, err := f.bus.JS.Publish(ctxFor(t), "fb.f.main.q.training.learn.tester."+id, nil, jetstream.WithMsgID("forgotten")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.Submit(ctxFor(t), Job{Task: "learn", Key: "run-7"}); err != nil || got != id {
+		t.Fatalf("got %s, %v", got, err)
+	}
+	if n := len(f.queued()); n != 1 {
+		t.Fatalf("%d are queued", n)
+	}
+}
+
 // A queue that refuses: there is an error, and no record that would wait for ever.
 func TestSubmitRefused(t *testing.T) {
 	f := newFleet(t)

@@ -81,7 +81,13 @@ func (f *flight) direct(e route.Effect, now time.Time) {
 	s := f.c.bus.Subject(messages.KindDo, e.Site)
 	s.Agent, s.Origin, s.Task = e.Agent, f.req.Origin, f.req.Task
 	m := f.message(s, "d."+f.req.ID+"."+strconv.Itoa(e.Attempt)+"."+e.Agent, e.Attempt, now)
-	if err := f.c.nc.PublishMsg(m); err != nil {
+	// A client library may be set to buffer while there is no connection, and a command
+	// that comes out of a buffer after its time would be an accident.
+	err := nats.ErrDisconnected
+	if f.c.nc.IsConnected() {
+		err = f.c.nc.PublishMsg(m)
+	}
+	if err != nil {
 		f.post(arrival{ev: route.Event{Kind: route.NoResponders, Agent: e.Agent, Attempt: e.Attempt,
 			Err: messages.AsError(bus.Explain(err, "send the request to agent "+e.Agent), messages.CodeUnavailable)}})
 	}
@@ -149,7 +155,7 @@ func (c *Client) overtaken(s messages.Subject, r messages.Reply) {
 
 // heard tells the flight what an agent says of it.
 func (f *flight) heard(agent string, r messages.Reply, m *nats.Msg) {
-	ev := route.Event{Agent: agent, Attempt: r.Attempt}
+	ev := route.Event{Agent: agent, Inc: r.Inc, Attempt: r.Attempt}
 	switch r.Kind {
 	case messages.ReplyAccepted:
 		ev.Kind = route.Accepted

@@ -99,7 +99,8 @@ func Explain(err error, tried string) error {
 		code, hint = messages.CodeUnavailable, "the connection is down; it reconnects by itself as long as the program runs"
 	case errors.As(err, &api):
 		code = messages.CodeUnavailable
-		if api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+		// Replicated streams have a code of their own for it.
+		if api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant {
 			code, hint = messages.CodeConflict, "somebody else changed it first: read it again"
 		}
 	}

@@ -35,6 +35,7 @@ func TestExplain(t *testing.T) {
 		{nats.ErrConnectionReconnecting, messages.CodeUnavailable, "reconnects by itself"},
 		{nats.ErrReconnectBufExceeded, messages.CodeUnavailable, "reconnects by itself"},
 		{&jetstream.APIError{ErrorCode: jetstream.JSErrCodeStreamWrongLastSequence, Description: "wrong"}, messages.CodeConflict, "read it again"},
+		{&jetstream.APIError{ErrorCode: jetstream.JSErrCodeStreamWrongLastSequenceConstant, Description: "wrong"}, messages.CodeConflict, "read it again"},
 		{&jetstream.APIError{ErrorCode: 10047, Description: "insufficient storage"}, messages.CodeUnavailable, "insufficient storage"},
 		{errors.New("what is this"), messages.CodeInternal, "what is this"},
 	} {

@@ -26,6 +26,8 @@ type Action struct {
 	absent   time.Time
 	wake     time.Time
 	accepted bool
+	refused  *messages.Error // by another life of the robot
+	refusal  time.Time       // when that came
 	now      time.Time
 	fx       []Effect
 }
@@ -78,6 +80,11 @@ func (a *Action) Step(now time.Time, ev Event) []Effect {
 		if a.stage == sent && !a.absent.IsZero() && !now.Before(a.absent.Add(AbsentGrace)) {
 			a.giveUp(messages.CodeUnknownOutcome, "the robot is well, does not have it and sent no outcome")
 		}
+		if a.stage == sent && a.refused != nil && !now.Before(a.refusal.Add(AbsentGrace)) {
+			a.finish(a.refused)
+			// Should the other process wake only now, it finds this beside the message.
+			a.emit(Effect{Kind: CancelAt, Agent: a.p.Robot, Site: a.p.Site})
+		}
 	}
 	a.schedule()
 	return a.fx
@@ -102,10 +109,19 @@ func (a *Action) step(ev Event) {
 	switch ev.Kind {
 	case Accepted:
 		if ev.Agent == a.p.Robot && ev.Attempt == 1 {
-			a.accepted, a.absent = true, time.Time{}
+			a.accepted, a.absent, a.refused = true, time.Time{}, nil
 		}
 	case Result:
-		if ev.Agent == a.p.Robot && ev.Attempt == 1 {
+		switch other := !ev.Inc.IsZero() && ev.Inc != a.p.Inc; {
+		case ev.Agent != a.p.Robot || ev.Attempt != 1:
+		case other && ev.Err != nil:
+			// Two processes have the robot's id for a moment, an old one that a new one took
+			// the place of, and both have the message. That this one did not run it says
+			// nothing of the other.
+			if !a.accepted && a.refused == nil {
+				a.refused, a.refusal = ev.Err, a.now
+			}
+		default:
 			// An error before it was accepted is a refusal, one after it an outcome: both
 			// are certain, and final.
 			a.finish(ev.Err)
@@ -161,6 +177,9 @@ func (a *Action) schedule() {
 	}
 	at := a.p.Deadline
 	if t := a.absent.Add(AbsentGrace); !a.absent.IsZero() && t.Before(at) && t.After(a.now) {
+		at = t
+	}
+	if t := a.refusal.Add(AbsentGrace); a.refused != nil && t.Before(at) && t.After(a.now) {
 		at = t
 	}
 	if !at.Equal(a.wake) {

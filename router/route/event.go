@@ -28,6 +28,7 @@ const (
 type Event struct {
 	Kind    EventKind
 	Agent   string
+	Inc     messages.Incarnation // the life of Agent whose word it is; zero where that is not known
 	Attempt int
 	Err     *messages.Error
 }
@@ -87,6 +88,8 @@ type Effect struct {
 //     itself would deliver again only after its ack wait of 300 ms.
 //   - AbsentGrace: a result and the probe's answer that no longer names the request
 //     leave the agent in this order but arrive on two subscriptions.
+//     An action that another life of its robot refuses waits as long for the word of
+//     the life that it is for, which had the same message in the same moment.
 //   - AcceptWait: a request sent straight that its agent, well as it is, does not hold
 //     by then was lost on the way. Its probes normally follow it on the same
 //     connections and cannot overtake it; an agent that answers probes on a connection

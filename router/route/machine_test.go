@@ -212,6 +212,7 @@ func TestMachine(t *testing.T) {
 }
 
 func TestAction(t *testing.T) {
+	thisLife, nextLife := messages.Incarnation{Epoch: 1, Revision: 2}, messages.Incarnation{Epoch: 1, Revision: 3}
 	for name, turns := range map[string][]turn{
 		"plain": {
 			{0, Event{Kind: Start}, "intent, @1000"},
@@ -238,6 +239,33 @@ func TestAction(t *testing.T) {
 			{0, Event{Kind: Start}, "intent, @1000"},
 			{1, Event{Kind: Published}, "send r#1 journaled, +r#1"},
 			{2, Event{Kind: Result, Agent: "r", Attempt: 1, Err: fail(messages.CodeStale)}, "end stale"},
+		},
+		"refused by the robot's next life": {
+			{0, Event{Kind: Start}, "intent, @1000"},
+			{1, Event{Kind: Published}, "send r#1 journaled, +r#1"},
+			{2, Event{Kind: Result, Agent: "r", Inc: nextLife, Attempt: 1, Err: fail(messages.CodeStale)}, "@52"},
+			{52, Event{Kind: Timer}, "end stale, cancel r"},
+		},
+		"refused by the robot's next life, taken by the one that was meant": {
+			{0, Event{Kind: Start}, "intent, @1000"},
+			{1, Event{Kind: Published}, "send r#1 journaled, +r#1"},
+			{2, Event{Kind: Result, Agent: "r", Inc: nextLife, Attempt: 1, Err: fail(messages.CodeStale)}, "@52"},
+			{3, Event{Kind: Accepted, Agent: "r", Inc: thisLife, Attempt: 1}, "@1000"},
+			{60, Event{Kind: Timer}, ""},
+			{70, Event{Kind: Result, Agent: "r", Inc: thisLife, Attempt: 1}, "answer r#1"},
+		},
+		"taken, then refused by a former life that wakes": {
+			{0, Event{Kind: Start}, "intent, @1000"},
+			{1, Event{Kind: Published}, "send r#1 journaled, +r#1"},
+			{2, Event{Kind: Accepted, Agent: "r", Inc: thisLife, Attempt: 1}, ""},
+			{3, Event{Kind: Result, Agent: "r", Inc: messages.Incarnation{Epoch: 1, Revision: 1}, Attempt: 1, Err: fail(messages.CodeStale)}, ""},
+			{4, Event{Kind: HolderLost, Agent: "r"}, "end unknown_outcome, cancel r"},
+		},
+		"taken, then answered by a life that was registered again": {
+			{0, Event{Kind: Start}, "intent, @1000"},
+			{1, Event{Kind: Published}, "send r#1 journaled, +r#1"},
+			{2, Event{Kind: Accepted, Agent: "r", Inc: thisLife, Attempt: 1}, ""},
+			{3, Event{Kind: Result, Agent: "r", Inc: nextLife, Attempt: 1}, "answer r#1"},
 		},
 		"lost": {
 			{0, Event{Kind: Start}, "intent, @1000"},
@@ -276,7 +304,7 @@ func TestAction(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a := NewAction(ActionParams{Task: "move", Robot: "r", Site: "main", Deadline: t0.Add(time.Second)})
+			a := NewAction(ActionParams{Task: "move", Robot: "r", Site: "main", Inc: thisLife, Deadline: t0.Add(time.Second)})
 			for i, s := range turns {
 				if got := say(a.Step(t0.Add(time.Duration(s.at)*ms), s.ev)); got != s.want {
 					t.Fatalf("turn %d: got  %s\nwant %s", i, got, s.want)
