@@ -150,15 +150,18 @@ func endJob(job messages.Job, resp backend.Response, fault *messages.Error, atte
 		return next, false, 0
 	}
 	next.Code, next.Reason = fault.Code, fault.Message
+	if cut && fault.Code == messages.CodeDraining {
+		// The job is not to blame, so the attempt does not count: a rolling restart must not
+		// use up all that it has.
+		next.State, next.Attempt = messages.GoalAccepted, job.Attempt-1
+		return next, true, 0
+	}
 	// An error that sending again does not help is final; so is the last attempt.
 	if fault.Code.Advice() == messages.Stop || job.Attempt >= attempts {
 		next.State = messages.GoalAborted
 		return next, false, 0
 	}
 	next.State = messages.GoalAccepted
-	if cut {
-		return next, true, 0 // the job is not to blame
-	}
 	return next, true, retryPause * time.Duration(job.Attempt)
 }
 

@@ -38,6 +38,15 @@ func TestStartJob(t *testing.T) {
 	}
 }
 
+// attempts is what a record counts after an attempt: one that the agent cut off, because
+// it leaves, is not the job's fault.
+func attempts(begun int, cut bool) int {
+	if cut {
+		return begun - 1
+	}
+	return begun
+}
+
 func TestEndJob(t *testing.T) {
 	failed := messages.Errorf(messages.CodeBackendFailed, "no")
 	for _, c := range []struct {
@@ -62,10 +71,11 @@ func TestEndJob(t *testing.T) {
 		{"canceled", 1, messages.GoalExecuting, 0, messages.Errorf(messages.CodeCanceled, "x"), false, messages.GoalCanceled, messages.CodeCanceled, false, 0},
 		{"failed while canceling", 1, messages.GoalCanceling, 0, failed, false, messages.GoalCanceled, messages.CodeCanceled, false, 0},
 		{"cut off", 1, messages.GoalExecuting, 0, messages.Errorf(messages.CodeDraining, "x"), true, messages.GoalAccepted, messages.CodeDraining, true, 0},
+		{"cut off in its last attempt", 3, messages.GoalExecuting, 0, messages.Errorf(messages.CodeDraining, "x"), true, messages.GoalAccepted, messages.CodeDraining, true, 0},
 	} {
 		job := messages.Job{ID: "j", State: c.state, Attempt: c.attempt, Agent: "me"}
 		next, again, pause := endJob(job, backend.Response{Body: make([]byte, c.body)}, c.fault, 3, c.cut)
-		if next.State != c.end || next.Code != c.code || again != c.again || pause != c.pause || next.Attempt != c.attempt {
+		if next.State != c.end || next.Code != c.code || again != c.again || pause != c.pause || next.Attempt != attempts(c.attempt, c.cut && c.fault != nil) {
 			t.Errorf("%s: %v %v, %+v", c.name, again, pause, next)
 		}
 		if (next.State == messages.GoalSucceeded) != (len(next.Result) > 0) {

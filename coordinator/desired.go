@@ -127,8 +127,10 @@ func Undrain(ctx context.Context, b *bus.Bus, agent string) error {
 	return remove(ctx, b, bus.KeyDrain, "drain of agent", agent, "`fleetbus agents` shows which drain")
 }
 
-// Forget removes an agent for good: its registration and its document. One that still
-// runs registers again by itself. The error has code not_found where there is none.
+// Forget removes an agent for good: its registration and its document. It is meant for
+// one that is gone: one that still runs is not seen any more until it reconnects or is
+// started again, so ask [ReadState] first. The error has code not_found where there is
+// none.
 func Forget(ctx context.Context, b *bus.Bus, agent string) error {
 	if err := messages.CheckName("agent", agent); err != nil {
 		return err

@@ -207,7 +207,7 @@ func readJob(ctx context.Context, kv jetstream.KeyValue, id string) (messages.Jo
 	var job messages.Job
 	entry, err := kv.Get(ctx, id)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return job, messages.Errorf(messages.CodeNotFound, "job %s is not known; records are kept for a week after their last change", id)
+		return job, messages.Errorf(messages.CodeNotFound, "job %s is not known; records are kept for 30 days after their last change", id)
 	}
 	if err != nil {
 		return job, bus.Explain(err, "read job "+id)

@@ -51,7 +51,7 @@ func loadFlags(path string, flags *pflag.FlagSet) error {
 	case errors.Is(err, io.EOF):
 		l.fail(0, "", "it is empty; allowed are %s", strings.Join(agentFields, ", "))
 	case err != nil:
-		l.fail(0, "", "it is not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+		l.errs = append(l.errs, fleetfile.NotYAML(path, data, err))
 	case dec.Decode(new(yaml.Node)) == nil:
 		l.fail(0, "", "found a second document; the file of an agent is one")
 	default:

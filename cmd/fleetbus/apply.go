@@ -20,13 +20,9 @@ themselves.`,
 			if path == "" {
 				return usagef("-f: no file given; for example `fleetbus apply -f configs/smart-factory.yaml`")
 			}
-			file, err := fleetfile.Load(path)
+			file, err := a.fleetFile(cmd, path)
 			if err != nil {
-				return fileError(cmd, err)
-			}
-			if file.Fleet != "" && file.Fleet != a.fleet {
-				// A file for another fleet, applied by mistake, would move everything.
-				return usagef("%s is for fleet %s, found --fleet %s; name the fleet that you mean with --fleet", path, file.Fleet, a.fleet)
+				return err
 			}
 			ctx, cancel := a.within(cmd.Context())
 			defer cancel()
@@ -44,6 +40,19 @@ themselves.`,
 	}
 	cmd.Flags().StringVarP(&path, "file", "f", "", "fleet `FILE`")
 	return cmd
+}
+
+// fleetFile reads a file that is to be applied to the fleet of --fleet.
+func (a *app) fleetFile(cmd *cobra.Command, path string) (*fleetfile.File, error) {
+	file, err := fleetfile.Load(path)
+	if err != nil {
+		return nil, fileError(cmd, err)
+	}
+	if file.Fleet != "" && file.Fleet != a.fleet {
+		// A file for another fleet, applied by mistake, would move everything.
+		return nil, usagef("%s is for fleet %s, found --fleet %s; name the fleet that you mean with --fleet", path, file.Fleet, a.fleet)
+	}
+	return file, nil
 }
 
 func (a *app) printApplied(cmd *cobra.Command, file *fleetfile.File, applied coordinator.Applied) error {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/fleetbus/fleetbus/coordinator"
+	"github.com/fleetbus/fleetbus/messages"
 	"github.com/nats-io/nuid"
 	"github.com/spf13/cobra"
 )
@@ -22,6 +23,16 @@ lease expires. Requests are served by the last plan even when none runs.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if id == "" {
 				id = "coordinator-" + nuid.Next()
+			}
+			// Said before it connects: a server that is away must not hide a typing error.
+			if err := messages.CheckName("--id", id); err != nil {
+				return usageError{err}
+			}
+			if cmd.Flags().Changed("replicas") && replicas != 1 && replicas != 3 && replicas != 5 {
+				return usagef("--replicas: found %d, allowed are 1, 3 and 5", replicas)
+			}
+			if lease < coordinator.MinLeaseTTL || lease%time.Second != 0 {
+				return usagef("--lease-ttl: found %v, allowed are whole seconds from %v", lease, coordinator.MinLeaseTTL)
 			}
 			log := a.serviceLog(cmd)
 			return again(cmd.Context(), log, "coordinator "+id, func(ctx context.Context) error {

@@ -54,10 +54,13 @@ done twice.
 
 FB_FAULT=drop or FB_FAULT=twice plants a fault in the executors, for the checker to
 find.`,
-		Args: cobra.NoArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.kills < 0 || o.kills > 20 {
 				return usagef("--kills: found %d, allowed are 0 to 20", o.kills)
+			}
+			if o.calm < 0 {
+				return usagef("--calm: found %v, allowed is 0 or more", o.calm)
 			}
 			o.json = a.json // the result, at the end; the story goes to standard error
 			return runDemo(cmd.Context(), o, cmd.OutOrStdout())
@@ -65,7 +68,7 @@ find.`,
 	}
 	cmd.Flags().IntVar(&o.kills, "kills", 5, "how often the busiest edge agent is killed (0 to 20)")
 	cmd.Flags().DurationVar(&o.calm, "calm", 3*time.Second, "traffic before the first kill")
-	cmd.Flags().StringVar(&o.keep, "keep", "", "keep logs and histories in this directory")
+	cmd.Flags().StringVar(&o.keep, "keep", "", "keep logs and histories in this `DIRECTORY`")
 	cmd.Flags().BoolVar(&o.verbose, "verbose", false, "children log at debug level")
 	return cmd
 }

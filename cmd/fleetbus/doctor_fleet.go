@@ -76,7 +76,7 @@ func (d *doctor) leader(ctx context.Context, b *bus.Bus) {
 	if err != nil {
 		found, do := advice(err)
 		if errors.Is(err, errNoLeader) {
-			found = "none answers in fleet " + b.Fleet + ": requests are served by the last plan, nothing new is placed"
+			found = "none answers in fleet " + b.Fleet + ": requests are served by the last plan, if there is one, and nothing new is placed"
 		}
 		d.add("coordinator", bad, found, do)
 		return
@@ -104,7 +104,7 @@ func (d *doctor) agents(s *messages.State) {
 	}
 	well := len(by[messages.AgentReady]) + len(by[messages.AgentDraining])
 	if away := append(by[messages.AgentStale], by[messages.AgentLost]...); len(away) > 0 {
-		d.add("agents", warn, fmt.Sprintf("%d of %d are well; stale or lost: %s", well, len(s.Agents), list(away)), "are they running, and does their link carry data? stale means beats arrive, data does not")
+		d.add("agents", warn, fmt.Sprintf("%d of %d are well; stale or lost: %s", well, len(s.Agents), list(away)), "are they running, and does their link carry data? stale means beats arrive, data does not; `fleetbus forget` takes one off the list that will not come back")
 		return
 	}
 	d.add("agents", good, fmt.Sprintf("%d, none stale or lost", len(s.Agents)), "")

@@ -152,7 +152,11 @@ func (d *doctor) clock(ctx context.Context, b *bus.Bus) {
 	// The server read its clock somewhere between question and answer.
 	middle := sent.Add(time.Since(sent) / 2)
 	offset := info.Server.Time.Sub(middle).Round(time.Millisecond)
-	found := fmt.Sprintf("the server's clock is %v off this one; requests do not depend on it", offset.Abs())
+	off := offset.Abs().String()
+	if offset == 0 {
+		off = "less than 1ms"
+	}
+	found := fmt.Sprintf("the server's clock is %s off this one; requests do not depend on it", off)
 	if offset.Abs() > 5*time.Second {
 		d.add("clock", warn, found, "run NTP on both: TLS, expiring credentials and the times in logs need it")
 		return
@@ -179,7 +183,7 @@ func (d *doctor) jetstream(ctx context.Context, b *bus.Bus) {
 		return
 	}
 	l := account.Limits
-	found := fmt.Sprintf("on; memory %s, storage %s, streams %s, consumers %s",
+	found := fmt.Sprintf("on; memory %s bytes, storage %s bytes, streams %s, consumers %s",
 		limit(int64(account.Memory), l.MaxMemory), limit(int64(account.Store), l.MaxStore),
 		limit(int64(account.Streams), int64(l.MaxStreams)), limit(int64(account.Consumers), int64(l.MaxConsumers)))
 	switch {

@@ -36,13 +36,17 @@ func drainCmd(a *app) *cobra.Command {
 				if a.json {
 					return a.printJSON(cmd, map[string]any{"agent": args[0], "drain": true})
 				}
+				if !led(ctx, b) {
+					notef(cmd, "no coordinator answers: the wish is stored, and the first one that leads empties %s; start one with `fleetbus up` or `fleetbus coordinator`\n", args[0])
+					return nil
+				}
 				printf(cmd, "%s is being emptied; `fleetbus drain %s --wait` waits for it, `fleetbus undrain %s` takes it back\n", args[0], args[0], args[0])
 				return nil
 			})
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "`WHY`, for other people")
-	cmd.Flags().BoolVar(&wait, "wait", false, "wait until nothing runs there (a minute at most)")
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until nothing runs there (a minute at most, or --timeout)")
 	return cmd
 }
 
@@ -69,10 +73,13 @@ func undrainCmd(a *app) *cobra.Command {
 func forgetCmd(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "forget AGENT",
-		Short: "Remove an agent that will not come back; one that still runs registers again",
+		Short: "Remove an agent that has stopped and will not come back",
 		Args:  exactArgs("AGENT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.withAgent(cmd, args[0], func(ctx context.Context, b *bus.Bus) error {
+				if err := away(ctx, b, args[0]); err != nil {
+					return err
+				}
 				if err := coordinator.Forget(ctx, b, args[0]); err != nil {
 					return err
 				}
@@ -114,9 +121,34 @@ func (a *app) known(ctx context.Context, b *bus.Bus, agent string) error {
 	return nil
 }
 
+// led reports whether a coordinator answers.
+func led(ctx context.Context, b *bus.Bus) bool {
+	_, err := leaderState(ctx, b)
+	return err == nil
+}
+
+// away refuses to forget an agent that beats: it would be gone from every list and get no
+// task, and go on running, unseen, until it connects anew. With no leader nobody knows.
+func away(ctx context.Context, b *bus.Bus, agent string) error {
+	s, err := leaderState(ctx, b)
+	if err != nil {
+		s = &messages.State{}
+	}
+	for _, g := range s.Agents {
+		if g.Environment.ID == agent && g.State != messages.AgentLost {
+			return messages.Errorf(messages.CodeConflict, "forget %s: it runs (%s); switch it off first, or empty it with `fleetbus drain %s`", agent, g.State, agent)
+		}
+	}
+	return nil
+}
+
 // emptied waits until no replica is on the agent.
 func (a *app) emptied(cmd *cobra.Command, b *bus.Bus, agent string) error {
-	ctx, cancel := context.WithTimeoutCause(cmd.Context(), drainWait, fmt.Errorf("%v are over", drainWait))
+	limit := drainWait
+	if cmd.Flags().Changed("timeout") {
+		limit = a.timeout
+	}
+	ctx, cancel := context.WithTimeoutCause(cmd.Context(), limit, fmt.Errorf("%v are over", limit))
 	defer cancel()
 	left := "no coordinator answers"
 	for {
@@ -128,6 +160,9 @@ func (a *app) emptied(cmd *cobra.Command, b *bus.Bus, agent string) error {
 		select {
 		case <-time.After(waitInterval):
 		case <-ctx.Done():
+			if err := cmd.Context().Err(); err != nil {
+				return fmt.Errorf("stopped waiting for %s to be empty; it stays drained, and `fleetbus undrain %s` takes that back", agent, agent)
+			}
 			return messages.Errorf(messages.CodeDeadline, "wait for %s to be empty: %v; %s", agent, context.Cause(ctx), left)
 		}
 	}

@@ -93,6 +93,13 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 // flagError says what is wrong with a flag as all our errors do: the field, what was
 // found, what is allowed.
 func flagError(cmd *cobra.Command, err error) error {
+	// Of `fleetbus aply -f x` the wrong word is the command: its flags are wrong only
+	// because nobody knows it. What stands before the flag is parsed already.
+	if cmd.HasSubCommands() {
+		if unknown := knownCommand(cmd, cmd.Flags().Args()); unknown != nil {
+			return unknown
+		}
+	}
 	var value *pflag.InvalidValueError
 	if !errors.As(err, &value) {
 		return fmt.Errorf("%w; `%s --help` lists the flags", err, cmd.CommandPath())

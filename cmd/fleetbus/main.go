@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/spf13/cobra"
@@ -42,12 +44,23 @@ func execute(args []string, in io.Reader, out, errw io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		err = messages.Errorf(messages.CodeCanceled, "stopped by a signal before it was done")
+	}
+	var usage usageError
+	isUsage := !a.started || errors.As(err, &usage)
 	var silent silentError
 	if !errors.As(err, &silent) {
 		fmt.Fprintln(errw, "fleetbus: "+oneLine(err))
+		var printed printedError
+		if a.json && !errors.As(err, &printed) {
+			if isUsage {
+				err = messages.AsError(err, messages.CodeBadRequest)
+			}
+			_ = json.NewEncoder(out).Encode(map[string]any{"error": errorJSON(err)}) // the status says it too
+		}
 	}
-	var usage usageError
-	if !a.started || errors.As(err, &usage) {
+	if isUsage {
 		return exitUsage
 	}
 	return exitFailure
@@ -68,6 +81,20 @@ type silentError struct{}
 
 func (silentError) Error() string { return "failed" }
 
+// printedError is an error that stands in the JSON of the answer already.
+type printedError struct{ err error }
+
+func (e printedError) Error() string { return e.err.Error() }
+func (e printedError) Unwrap() error { return e.err }
+
+// errorJSON is an error for programs.
+func errorJSON(err error) map[string]any {
+	e := messages.AsError(err, messages.CodeInternal)
+	return map[string]any{
+		"code": e.Code, "message": e.Message, "advice": e.Code.Advice().String(), "retry_after_ms": inMillis(e.RetryAfter),
+	}
+}
+
 // oneLine is an error for people. The code of ours is for programs (--json has it), so it
 // stands at the end, and only where the message does not speak for itself.
 func oneLine(err error) string {
@@ -82,6 +109,11 @@ func oneLine(err error) string {
 	}
 	return strings.Join(strings.Fields(text), " ")
 }
+
+// echo is how long after the first signal another one is taken for the same wish: a
+// terminal and a parent that passes signals on (timeout, npm, some supervisors) both send
+// it, microseconds apart. Nobody presses Ctrl-C twice in that time.
+const echo = 20 * time.Millisecond
 
 // withSignals returns a context that the first SIGINT or SIGTERM cancels, so that agents
 // drain and servers close their stores. The second one exits at once: a person who asks
@@ -98,11 +130,17 @@ func withSignals(parent context.Context, errw io.Writer) (context.Context, func(
 		case <-done:
 			return
 		}
-		select {
-		case <-signals:
-			fmt.Fprintln(errw, "fleetbus: stopped by a second signal; work in flight was not finished")
-			os.Exit(exitFailure)
-		case <-done:
+		for first := time.Now(); ; {
+			select {
+			case <-signals:
+				if time.Since(first) < echo {
+					continue
+				}
+				fmt.Fprintln(errw, "fleetbus: stopped by a second signal; work in flight was not finished")
+				os.Exit(exitFailure)
+			case <-done:
+				return
+			}
 		}
 	}()
 	return ctx, func() {

@@ -60,7 +60,15 @@ func (r *requestFlags) check() error {
 	if r.origin == "" {
 		r.origin = "cli-" + nuid.Next()
 	}
-	if err := messages.CheckName("origin", r.origin); err != nil {
+	return optionalName("--origin", r.origin)
+}
+
+// optionalName checks the name that a flag gives, where it gives one.
+func optionalName(flag, name string) error {
+	if name == "" {
+		return nil
+	}
+	if err := messages.CheckName(flag, name); err != nil {
 		return usageError{err}
 	}
 	return nil
@@ -74,6 +82,9 @@ func inferenceCmd(a *app) *cobra.Command {
 		Short: "Ask a model; retried elsewhere within the deadline",
 		Args:  exactArgs("TASK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := optionalName("--key", key); err != nil {
+				return err
+			}
 			body, err := r.prepare(cmd)
 			if err != nil {
 				return err
@@ -100,6 +111,9 @@ func actionCmd(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			body, err := r.prepare(cmd)
 			if err != nil {
+				return err
+			}
+			if err := optionalName("--episode", episode); err != nil {
 				return err
 			}
 			if seq == 0 {
@@ -138,9 +152,13 @@ func (a *app) client(cmd *cobra.Command, r requestFlags, use func(ctx context.Co
 	defer nc.Close()
 	c := router.NewClient(nc, router.Config{Fleet: a.fleet, Site: a.site, Origin: r.origin, Logger: log})
 	ctx, cancel := context.WithCancel(ctx)
+	// The client outlives the question: it withdraws what a Ctrl-C interrupts, and knows
+	// whether a robot had it already.
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
 	ended := make(chan error, 1)
 	go func() {
-		ended <- c.Run(ctx)
+		ended <- c.Run(life)
 		cancel() // use must not wait for a client that has stopped
 	}()
 	ready, stop := context.WithTimeout(ctx, max(r.waitReady, a.timeout))
@@ -150,6 +168,7 @@ func (a *app) client(cmd *cobra.Command, r requestFlags, use func(ctx context.Co
 		err = use(ctx, c)
 	}
 	cancel()
+	end()
 	if failed := <-ended; failed != nil && !errors.Is(failed, context.Canceled) {
 		return failed
 	}
@@ -173,6 +192,7 @@ func (a *app) ask(cmd *cobra.Command, r requestFlags, id string, send func(conte
 				if err := a.printJSON(cmd, failure(id, err, took)); err != nil {
 					return err
 				}
+				return printedError{err}
 			}
 			return err
 		}
@@ -204,13 +224,7 @@ func (r requestFlags) whenPlaced(ctx context.Context, do func() error) error {
 
 // failure is the JSON of a request that ended in an error.
 func failure(id string, err error, took time.Duration) map[string]any {
-	e := messages.AsError(err, messages.CodeInternal)
-	return map[string]any{
-		"id": id, "total_ms": inMillis(took),
-		"error": map[string]any{
-			"code": e.Code, "message": e.Message, "advice": e.Code.Advice().String(), "retry_after_ms": inMillis(e.RetryAfter),
-		},
-	}
+	return map[string]any{"id": id, "total_ms": inMillis(took), "error": errorJSON(err)}
 }
 
 func (a *app) printAnswer(cmd *cobra.Command, id string, answer *router.Answer) error {

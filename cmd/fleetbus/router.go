@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 
+	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/router"
 	"github.com/nats-io/nuid"
 	"github.com/spf13/cobra"
@@ -17,6 +18,9 @@ func routerCmd(a *app) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if id == "" {
 				id = "router-" + nuid.Next()
+			}
+			if err := messages.CheckName("--id", id); err != nil {
+				return usageError{err}
 			}
 			log := a.serviceLog(cmd)
 			return again(cmd.Context(), log, "router "+id, func(ctx context.Context) error {

@@ -51,6 +51,8 @@ the same --origin.`,
 		},
 	}
 	r.define(cmd)
+	// Here it does not go with the request: a job has no deadline.
+	cmd.Flags().Lookup("deadline").Usage = "with --wait, how long to wait (default without end; the job goes on)"
 	cmd.Flags().StringVar(&key, "key", "", "your own `NAME` of the job: submitting it twice makes one job")
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait for the end, show progress, print the result")
 	return cmd

@@ -66,6 +66,16 @@ func (a *app) upOptions(cmd *cobra.Command, u upFlags, log *slog.Logger) (embed.
 		Token: a.token, User: a.user, Password: a.password,
 		HTTPPort: u.httpPort, SyncAlways: u.sync, Logger: log, StoreDir: u.storeDir,
 	}
+	// Whoever names a server here expects to join it; what says so in the environment is
+	// meant for the clients that run in the same shell.
+	for _, name := range []string{"server", "context", "creds", "nkey"} {
+		if cmd.Flags().Changed(name) {
+			return o, usagef("--%s: `%s` starts a server of its own and cannot use it; to join a server run `fleetbus coordinator` and `fleetbus router`, to choose the address give --listen", name, cmd.CommandPath())
+		}
+	}
+	if u.httpPort < embed.RandomPort || u.httpPort > 65535 {
+		return o, usagef("--http-port: found %d, allowed are 1 to 65535, and 0 for none", u.httpPort)
+	}
 	host, port, err := net.SplitHostPort(u.listen)
 	if err != nil {
 		return o, usagef("--listen: found %q, expected host:port, for example 127.0.0.1:4222", u.listen)
@@ -117,8 +127,8 @@ func (a *app) up(cmd *cobra.Command, u upFlags) error {
 	}
 	var file *fleetfile.File
 	if u.file != "" {
-		if file, err = fleetfile.Load(u.file); err != nil {
-			return fileError(cmd, err)
+		if file, err = a.fleetFile(cmd, u.file); err != nil {
+			return err
 		}
 	}
 	server, err := embed.New(o)

@@ -38,7 +38,7 @@ const fellEnough = 0.05
 // load judges the measured load of an agent.
 //
 // Effective demand of a replica = max(declared, rate · work): 1/s · GFLOP / 1000 =
-// TFLOPS. Planned capacity = (1 − reserve) · capacity.
+// TFLOPS, at most what its environment has. Planned capacity = (1 − reserve) · capacity.
 func (m *Machine) load(a *agent) {
 	if !a.heard || a.state == messages.AgentLost {
 		return
@@ -48,7 +48,9 @@ func (m *Machine) load(a *agent) {
 	fell := 0.0
 	for _, id := range sorted(a.hosted) {
 		h := a.hosted[id]
-		tflops := h.status.Rate * h.task.WorkGFLOP() / 1000
+		// No replica takes more than its machine has: the rate of a few requests of
+		// enormous work, perhaps given up on at once, would say so.
+		tflops := min(h.status.Rate*h.task.WorkGFLOP()/1000, a.env.Capacity.Compute)
 		measured.Compute += tflops
 		if r := h.replica; h == r.home && h.state == messages.ReplicaReady {
 			before := r.claimed(h.task.Demand).Compute

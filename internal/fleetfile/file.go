@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/fleetbus/fleetbus/coordinator/alloc"
 	"github.com/fleetbus/fleetbus/messages"
@@ -110,27 +109,17 @@ func (d *decoder) document(data []byte) (*yaml.Node, bool) {
 		d.errs = append(d.errs, Error{File: d.name, Text: "it is empty; " + allowed})
 		return nil, false
 	case err != nil:
-		d.errs = append(d.errs, d.syntax(err))
+		d.errs = append(d.errs, NotYAML(d.name, data, err))
 		return nil, false
 	}
 	switch err := dec.Decode(&more); {
 	case errors.Is(err, io.EOF):
 	case err != nil:
-		d.errs = append(d.errs, d.syntax(err))
+		d.errs = append(d.errs, NotYAML(d.name, data, err))
 		return nil, false
 	default:
 		d.fail(&more, "", "found a second document; a fleet file is one")
 		return nil, false
 	}
 	return doc.Content[0], true
-}
-
-// syntax turns the parser's "yaml: line 3: why" into an error of ours.
-func (d *decoder) syntax(err error) Error {
-	text := strings.TrimPrefix(err.Error(), "yaml: ")
-	line := 0
-	if n, _ := fmt.Sscanf(text, "line %d:", &line); n == 1 {
-		_, text, _ = strings.Cut(text, ": ")
-	}
-	return Error{File: d.name, Line: line, Text: "it is not YAML: " + text}
 }

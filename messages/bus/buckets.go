@@ -36,8 +36,10 @@ func Buckets() []Bucket { return []Bucket{Desired, Agents, Placements, LeaseKV, 
 // BucketName returns the name of a bucket in NATS.
 func BucketName(fleet string, b Bucket) string { return "fb__" + fleet + "__" + string(b) }
 
-// jobsTTL is how long the record of a job is kept after its last change.
-const jobsTTL = 7 * 24 * time.Hour
+// jobsTTL is how long the record of a job is kept after its last change. A job whose
+// record is gone counts as withdrawn, so it is longer than anything waits that is still
+// wanted.
+const jobsTTL = 30 * 24 * time.Hour
 
 // markerTTL is how long the lease bucket keeps the mark of an expired lease; a second
 // is the least, and long enough: followers ask for the key itself, not for its end.

@@ -36,13 +36,15 @@ type child struct {
 	err     error // set before done is closed
 
 	canceling chan struct{} // capacity 1: cancels is not empty
+	places    chan struct{} // holds one for every request that the child has not answered
 
 	mu       sync.Mutex
 	last     uint64
 	calls    map[uint64]*call
-	cancels  []uint64 // requests that were given up on and the child does not know it
-	protocol error    // the first thing wrong with its output
-	line     string   // the last on standard error
+	held     map[uint64]bool // requests that have a place
+	cancels  []uint64        // requests that were given up on and the child does not know it
+	protocol error           // the first thing wrong with its output
+	line     string          // the last on standard error
 }
 
 type frame struct {
@@ -63,7 +65,7 @@ type answer struct {
 
 // start starts a child and its goroutines.
 func start(o Options, open backend.Open) (*child, error) {
-	c := &child{o: o, out: make(chan frame), canceling: make(chan struct{}, 1), closing: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}), calls: make(map[uint64]*call)}
+	c := &child{o: o, out: make(chan frame), canceling: make(chan struct{}, 1), places: make(chan struct{}, open.Task.Slots()), held: make(map[uint64]bool), closing: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}), calls: make(map[uint64]*call)}
 	// Pipes of our own: those of package exec are closed by Wait, whatever was read.
 	var ours, theirs [3]*os.File
 	closeAll := func(files [3]*os.File) {
@@ -238,6 +240,9 @@ func (c *child) handle(h header, body []byte) error {
 	if !known {
 		return fmt.Errorf("a %s frame is for request %d, which was never sent", h.Type, h.ID)
 	}
+	if h.Type != typeProgress {
+		c.leave(h.ID)
+	}
 	if call == nil {
 		return nil // its time is over
 	}
@@ -277,6 +282,7 @@ func (c *child) register(req *backend.Request) (uint64, <-chan answer) {
 	c.last++
 	answers := make(chan answer, 1)
 	c.calls[c.last] = &call{answers, req}
+	c.held[c.last] = true
 	return c.last, answers
 }
 
@@ -284,6 +290,29 @@ func (c *child) forget(id uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.calls, id)
+}
+
+// leave gives the place of a request back, once.
+func (c *child) leave(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.held[id] {
+		delete(c.held, id)
+		<-c.places
+	}
+}
+
+// expect ends a child that goes on with a request that was given up on for longer than
+// it would have to end altogether: it hangs, and its place with it.
+func (c *child) expect(id uint64) {
+	time.AfterFunc(c.o.StopTimeout, func() {
+		c.mu.Lock()
+		hangs := c.held[id]
+		c.mu.Unlock()
+		if hangs {
+			c.spoiled(fmt.Errorf("it did not answer request %d within %v after that was canceled; answer every request, canceled ones too", id, c.o.StopTimeout))
+		}
+	})
 }
 
 // cancel tells the child that an answer is not wanted any more. It does not wait: a

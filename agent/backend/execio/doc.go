@@ -21,7 +21,9 @@
 //
 // id counts the requests to this child and stands in every frame about one. deadline_ms
 // is what is left when the frame is written; without it there is no deadline. A child
-// may ignore cancel. What the child sends:
+// may ignore cancel, but answers every request, canceled ones too: until it has, the
+// request keeps its place, so that no other is begun late behind it. What the child
+// sends:
 //
 //	{"type":"ready"}                             first, once, when the model is loaded
 //	{"type":"result","id":7,"content_type":"…"}  body: the answer
@@ -49,5 +51,7 @@
 // started itself then see only that their standard input is closed.
 //
 // A child that exits or sends garbage fails its requests at once with backend_failed,
-// and the agent starts another one, at first after 0.2 s, then with growing pauses.
+// and the agent starts another one, at first after 0.2 s, then with growing pauses. So
+// does a child that has not answered a canceled request within Options.StopTimeout: it
+// hangs.
 package execio

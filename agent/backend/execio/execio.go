@@ -89,6 +89,16 @@ func (c *child) Serve(ctx context.Context, req *backend.Request) (backend.Respon
 	if len(req.Body) > c.o.MaxBody {
 		return backend.Response{}, messages.Errorf(messages.CodePayloadTooLarge, "the request has %d bytes, %s takes %d; raise MaxBody", len(req.Body), c.name, c.o.MaxBody)
 	}
+	// A place with the child is free again when it has answered, not when its caller has
+	// gone: what is written to a child that is still at work would be begun when its own
+	// time is over, and its caller told otherwise.
+	select {
+	case c.places <- struct{}{}:
+	case <-ctx.Done():
+		return backend.Response{}, ctx.Err()
+	case <-c.done:
+		return backend.Response{}, c.failed()
+	}
 	id, answers := c.register(req)
 	defer c.forget(id)
 	h := header{Type: typeRequest, ID: id, Task: req.Task, Class: string(req.Class), ContentType: req.ContentType,
@@ -100,6 +110,7 @@ func (c *child) Serve(ctx context.Context, req *backend.Request) (backend.Respon
 	select {
 	case c.out <- frame{h, req.Body}:
 	case <-ctx.Done():
+		c.leave(id)
 		return backend.Response{}, ctx.Err()
 	case <-c.done:
 		return backend.Response{}, c.failed()
@@ -109,6 +120,7 @@ func (c *child) Serve(ctx context.Context, req *backend.Request) (backend.Respon
 		return a.response, a.err
 	case <-ctx.Done():
 		c.cancel(id)
+		c.expect(id)
 		return backend.Response{}, ctx.Err()
 	case <-c.done:
 		// The answer may have been the child's last word.
