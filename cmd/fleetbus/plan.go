@@ -1,11 +1,16 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 
 	"github.com/fleetbus/fleetbus/internal/fleetfile"
 	"github.com/fleetbus/fleetbus/internal/planreport"
+	"github.com/fleetbus/fleetbus/messages"
 	"github.com/spf13/cobra"
 )
 
@@ -14,6 +19,7 @@ import (
 func planCmd() *cobra.Command {
 	var path string
 	var explain, set []string
+	var pareto string
 	cmd := &cobra.Command{
 		Use:   "plan -f FILE",
 		Short: "Plan a fleet file offline: matrix, plan, what waits and what would help",
@@ -40,11 +46,14 @@ with the baselines that the file names.`,
 				}
 			}
 			file.Settings = &settings
+			if pareto != "" {
+				return writeFrontier(cmd, file, pareto)
+			}
 			report, err := planreport.Build(file, explain...)
 			if err != nil {
 				return usageError{err}
 			}
-			if json, _ := cmd.Flags().GetBool("json"); json {
+			if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
 				return new(app).printJSON(cmd, report)
 			}
 			return writing(report.Write(cmd.OutOrStdout()))
@@ -53,7 +62,43 @@ with the baselines that the file names.`,
 	cmd.Flags().StringVarP(&path, "file", "f", "", "fleet `FILE`")
 	cmd.Flags().StringArrayVar(&explain, "explain", nil, "say of every environment why this `TASK` or replica is there or not (may be repeated)")
 	cmd.Flags().StringArrayVar(&set, "set", nil, "plan with another `NAME=VALUE` of preset, weight_latency, weight_cost, resource_reserve_ratio, mode (may be repeated)")
+	cmd.Flags().StringVar(&pareto, "pareto", "", "sweep the weights and write what can be had, delay against cost, to `PREFIX`.svg and PREFIX.json")
+	cmd.Flags().Lookup("pareto").NoOptDefVal = "pareto"
 	return cmd
+}
+
+// writeFrontier writes the frontier as a picture and as JSON, and prints it.
+func writeFrontier(cmd *cobra.Command, file *fleetfile.File, prefix string) error {
+	frontier, err := planreport.Pareto(file)
+	if err != nil {
+		return usageError{err}
+	}
+	var svg, data bytes.Buffer
+	enc := json.NewEncoder(&data)
+	enc.SetIndent("", "  ")
+	if err := errors.Join(frontier.WriteSVG(&svg), enc.Encode(frontier)); err != nil {
+		return err
+	}
+	for name, content := range map[string][]byte{prefix + ".svg": svg.Bytes(), prefix + ".json": data.Bytes()} {
+		if err := os.WriteFile(name, content, 0o644); err != nil {
+			return messages.Errorf(messages.CodeBadRequest, "--pareto: cannot write %s: %v; name another prefix, as in --pareto=/tmp/pareto", name, err)
+		}
+	}
+	if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
+		return new(app).printJSON(cmd, frontier)
+	}
+	t := newTable("DELAY MS", "COST/H", "WEIGHT LATENCY", "WEIGHT COST", "PRESETS")
+	for _, p := range frontier.Points {
+		t.add(p.DelayEach.String(), p.Cost.String(), p.WeightLatency.String(), p.WeightCost.String(), strings.Join(p.Presets, ", "))
+	}
+	if err := t.print(cmd); err != nil {
+		return err
+	}
+	if frontier.Note != "" {
+		notef(cmd, "note: %s\n", frontier.Note)
+	}
+	notef(cmd, "written: %s.svg, %s.json (%d plans)\n", prefix, prefix, frontier.Plans)
+	return nil
 }
 
 // fileError prints every error of a fleet file on a line of its own; one line would hide
