@@ -65,12 +65,13 @@ func (r *search) done() bool {
 // half of each makes little difference.
 const (
 	hot, cold       = 0.25, 0.1
-	loose, tight    = 0.02, 10.0
+	tight           = 10.0
 	underpriced     = 0.5 // of the penalties is what room left over costs, while that is less than its price
 	settling        = 1.02
 	settlingTooFar  = 1e9
 	settlingLength  = 200 // moves per item
 	settlingBlocks  = 400 // at least, so that penalties rise a thousandfold
+	polishing       = 20
 	roundLength     = 1000
 	firstLength     = 200
 	secondLength    = 600
@@ -80,7 +81,7 @@ const (
 // cool makes one round of n moves: from a relaxed problem, in which capacities count for
 // little in both directions and every item sits at its best reduced cost, to the one
 // that is asked for, slowly enough that the items give way where it costs least.
-func (r *search) cool(n int, spread float64) {
+func (r *search) cool(n int, spread, heat, loose float64) {
 	s := r.s
 	blocks := max(1, n/block)
 	for i := range blocks {
@@ -90,7 +91,7 @@ func (r *search) cool(n int, spread float64) {
 		done := float64(i) / float64(blocks)
 		s.scale = loose * math.Pow(tight/loose, done)
 		s.under = min(1, underpriced*s.scale)
-		r.try(block, spread*hot*math.Pow(cold/hot, done))
+		r.try(block, spread*heat*hot*math.Pow(cold/hot, done))
 	}
 	r.keep()
 	s.refresh()
@@ -105,6 +106,18 @@ func (r *search) cool(n int, spread float64) {
 	}
 	r.note()
 	r.keep()
+}
+
+// polish improves the first plan by moves that cost next to nothing, which is soon done
+// and all that small budgets allow.
+func (r *search) polish(spread float64) {
+	r.s.set(r.best)
+	r.s.scale, r.s.under = tight, 1
+	for n := r.c.n * polishing; n > 0 && !r.done(); n -= block {
+		r.try(block, spread*cold/polishing)
+	}
+	r.keep()
+	r.s.refresh()
 }
 
 // settle moves items until nothing is over capacity, with penalties that rise until it
@@ -141,6 +154,7 @@ func (r *search) try(n int, t float64) {
 		may := t * logs[bits>>16&4095]
 		base := r.rc[o] - r.rc[cur]
 		out := s.shed(cur)
+		// Who waits may not push: that would never end where there is not enough for all.
 		if (int(a) != c.m || s.fits(o)) && s.apart(j, b, -1) {
 			if d := base + out + s.gain(o) + s.opening(a, b); d <= may {
 				r.apply(j, o, -1, -1, -1, -1)
@@ -180,6 +194,9 @@ func (r *search) chain(j, o, a, b int32, base, may float64) int {
 			continue
 		}
 		from := s.at[k]
+		if int(a) == c.m && !s.fitsFor(from, o) {
+			continue
+		}
 		freed := s.swapped(from, o) - r.rc[from]
 		if p := c.find(k, a); p >= 0 {
 			d := base - s.shed(cur) + freed + r.rc[p] + s.swapped(cur, p)
@@ -210,7 +227,7 @@ func (r *search) chain(j, o, a, b int32, base, may float64) int {
 	}
 	// The way for k: as it is, or with somebody of its new bin going to the first.
 	e := c.bin[openP]
-	if !s.apart(openK, e, -1) {
+	if !s.apart(openK, e, -1) || int(a) == c.m && !s.fits(openP) {
 		return work
 	}
 	if d := base + open + s.gain(openP) + s.opening(a, e); d <= may {

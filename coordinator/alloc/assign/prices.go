@@ -12,17 +12,14 @@ import (
 // + Σ_bins min(0, opening price − price·capacity): a bin that is open may sell what it
 // has, one that is not sells nothing.
 type dual struct {
-	c       *core
-	price   []float64 // by bin·k + resource; the waiting bin's stay 0
-	dir     []float64 // smoothed direction, per share of the capacity
-	load    []float64
-	best    float64
-	prices  []float64 // that gave best
-	step    float64
-	since   int // iterations since best rose
-	rounds  int
-	smooth  []float64 // sums of what the smoothed plan loads, for nothing but tests of progress
-	visited int
+	c      *core
+	price  []float64 // by bin·k + resource; the waiting bin's stay 0
+	dir    []float64 // smoothed direction, per share of the capacity
+	load   []float64
+	best   float64
+	prices []float64 // that gave best
+	step   float64
+	since  int // iterations since best rose
 }
 
 func newDual(c *core) *dual {
@@ -91,7 +88,6 @@ func (d *dual) value() float64 {
 // climb makes some iterations towards the largest bound; target is the objective of a
 // plan, or a guess above the bound.
 func (d *dual) climb(iterations int, target float64) {
-	c := d.c
 	for range iterations {
 		v := d.value()
 		d.since++
@@ -109,7 +105,6 @@ func (d *dual) climb(iterations int, target float64) {
 		if !d.follow(v, target) {
 			return
 		}
-		d.visited += len(c.bin)
 	}
 }
 
@@ -183,7 +178,7 @@ func (d *dual) bound() float64 {
 }
 
 // spread is a typical difference between the best and the second option by reduced
-// cost: the scale of what the search has to weigh. 0 only where there is no choice.
+// cost: the scale of what the search has to weigh. 0 where nobody has a choice.
 func (d *dual) spread() float64 {
 	c := d.c
 	var gaps []float64
@@ -201,7 +196,7 @@ func (d *dual) spread() float64 {
 		}
 	}
 	if len(gaps) == 0 {
-		return 0
+		return 0 // no choice
 	}
 	slices.Sort(gaps)
 	for _, g := range gaps[len(gaps)/2:] {
@@ -209,5 +204,6 @@ func (d *dual) spread() float64 {
 			return g
 		}
 	}
-	return 0
+	// All the same to everybody: any scale is right that is small beside the costs.
+	return max(1e-3*math.Abs(d.best)/float64(c.n), 1e-9)
 }

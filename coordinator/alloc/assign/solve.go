@@ -15,22 +15,28 @@ func Solve(p *Instance, o Options) (Result, error) {
 	if r.budget == 0 {
 		r.budget = DefaultBudget
 	}
+	copy(r.best, r.s.at)
 	d := newDual(c)
 	r.d = d
 	d.warm(o.Prices)
-	r.solve(d)
+	r.solve(d, o.Prices != nil)
 	return r.result(), nil
 }
 
 // Iterations of the subgradient before the first plan, and after it.
 const (
-	before = 120
-	after  = 400
+	before  = 120
+	refresh = 10 // where there are earlier prices
+	after   = 400
 )
 
-func (r *search) solve(d *dual) {
+func (r *search) solve(d *dual, warm bool) {
 	c, s := r.c, r.s
-	d.climb(before, r.guess())
+	if warm {
+		d.climb(refresh, r.guess())
+	} else {
+		d.climb(before, r.guess())
+	}
 	r.short = d.shortlist(d.prices)
 	r.weigh(d)
 	for j, o := range c.start {
@@ -42,7 +48,11 @@ func (r *search) solve(d *dual) {
 	r.repair()
 	target := r.bestCost
 	d.resume(0.5)
-	d.climb(after, target)
+	const batch = 10
+	for i := 0; i < after && !r.done(); i += batch {
+		d.climb(batch, target)
+		r.steps += batch * len(c.bin) / 8 // a look at an option is about an eighth of a move
+	}
 	r.short = d.shortlist(d.prices)
 	r.weigh(d)
 	r.rounds()
@@ -91,8 +101,12 @@ func (r *search) weigh(d *dual) {
 			needs += c.need[o*c.k+k]
 		}
 		mean := needs / float64(max(1, len(c.bin)-c.n))
+		extra := 1.0 // anything over 0, where nothing says what
+		if spread > 0 && mean > 0 {
+			extra = min(max(spread/mean, 1/limit), limit)
+		}
 		for b := range c.m {
-			r.s.pen[b*c.k+k] = d.prices[b*c.k+k] + spread/max(mean, math.SmallestNonzeroFloat64)
+			r.s.pen[b*c.k+k] = d.prices[b*c.k+k] + extra
 		}
 	}
 	r.s.scale = 1
@@ -173,13 +187,19 @@ func (r *search) evict() {
 	}
 }
 
+// kinds are the rounds by turns: how hot, and how loose the capacities are at first. The
+// first is the best for large instances; small ones see many rounds, and profit from
+// variety.
+var kinds = [...]struct{ heat, loose float64 }{{1, 0.02}, {4, 0.02}, {2, 0.2}, {1, 0.02}, {2, 0.02}, {0.5, 0.2}}
+
 // rounds searches until the budget is used up, each round longer than the last.
 func (r *search) rounds() {
 	c := r.c
 	spread := r.d.spread()
-	if c.n == 0 || spread == 0 || len(r.short.opts) == 0 {
+	if spread == 0 {
 		return
 	}
+	r.polish(spread)
 	for round := 0; !r.done() && !r.proven(); round++ {
 		r.s.set(r.best)
 		if round%2 == 0 && r.s.wait > 0 {
@@ -192,7 +212,11 @@ func (r *search) rounds() {
 		case 1:
 			length = secondLength
 		}
-		r.cool(c.n*length, spread)
+		kind := kinds[0]
+		if round >= len(kinds) {
+			kind = kinds[round%len(kinds)]
+		}
+		r.cool(c.n*length, spread, kind.heat, kind.loose)
 	}
 }
 
@@ -206,19 +230,29 @@ func (r *search) proven() bool {
 func (r *search) result() Result {
 	c, s := r.c, r.s
 	s.set(r.best)
-	res := Result{Assign: make([]int, c.n), Objective: s.cost, Cost: s.cost, Waiting: s.wait, Feasible: s.wait == 0,
+	res := Result{Assign: make([]int, c.n), Waiting: s.wait, Feasible: s.wait == 0,
 		Steps: r.steps, Prices: make([][Resources]float64, c.m)}
+	var beside float64 // what counts in the objective and is no cost
 	for i, o := range s.at {
 		j := c.order[i]
-		res.Assign[j] = int(c.bin[o])
-		if c.moved != nil {
-			res.Cost -= c.moved[o]
-		}
 		if c.waits(o) {
 			res.Assign[j] = -1
-			res.Cost -= c.cost[o]
+			beside += c.cost[o]
+			continue
+		}
+		res.Assign[j] = int(c.bin[o])
+		res.Cost += c.cost[o]
+		if c.moved != nil {
+			res.Cost -= c.moved[o]
+			beside += c.moved[o]
 		}
 	}
+	for b := range c.m {
+		if len(s.in[b]) > 0 {
+			res.Cost += c.open[b]
+		}
+	}
+	res.Objective = res.Cost + beside
 	res.Bound = min(r.d.bound(), res.Objective)
 	for b := range res.Prices {
 		for x, k := range c.which {

@@ -133,6 +133,18 @@ func (s *state) fits(o int32) bool {
 	return true
 }
 
+// fitsFor says that option in has room if out, in the same bin, goes.
+func (s *state) fitsFor(out, in int32) bool {
+	c := s.c
+	b, from, to := int(c.bin[in])*c.k, int(out)*c.k, int(in)*c.k
+	for k := range c.k {
+		if s.load[b+k]+c.need[to+k]-c.need[from+k] > c.room[b+k] {
+			return false
+		}
+	}
+	return true
+}
+
 // opening is the change of opening prices if an item goes from bin a to bin b.
 func (s *state) opening(a, b int32) float64 {
 	var d float64
