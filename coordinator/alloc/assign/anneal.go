@@ -71,6 +71,7 @@ const (
 	settlingTooFar  = 1e9
 	settlingLength  = 200 // moves per item
 	settlingBlocks  = 400 // at least, so that penalties rise a thousandfold
+	patience        = 100 // blocks without less excess, after which settling gives up
 	polishing       = 20
 	roundLength     = 1000
 	firstLength     = 200
@@ -125,9 +126,15 @@ func (r *search) polish(spread float64) {
 func (r *search) settle(spread float64) {
 	s := r.s
 	s.under = 1
+	least, since := math.Inf(1), 0
 	for n := max(s.c.n*settlingLength, settlingBlocks*block); n > 0 && s.over > 0 && !r.done(); n -= block {
 		s.scale = min(s.scale*settling, settlingTooFar)
 		r.try(block, spread*cold)
+		if e := s.excess(); e < least {
+			least, since = e, 0
+		} else if since++; since > patience {
+			break
+		}
 	}
 	r.keep()
 	s.refresh()
@@ -155,11 +162,14 @@ func (r *search) try(n int, t float64) {
 		base := r.rc[o] - r.rc[cur]
 		out := s.shed(cur)
 		// Who waits may not push: that would never end where there is not enough for all.
-		if (int(a) != c.m || s.fits(o)) && s.apart(j, b, -1) {
+		if (int(a) != c.m || c.mayWait[j] || s.fits(o)) && s.apart(j, b, -1) {
 			if d := base + out + s.gain(o) + s.opening(a, b); d <= may {
 				r.apply(j, o, -1, -1, -1, -1)
 				continue
 			}
+		}
+		if int(b) == c.m {
+			continue
 		}
 		work := r.chain(j, o, a, b, base+out, may)
 		n -= work
@@ -194,7 +204,7 @@ func (r *search) chain(j, o, a, b int32, base, may float64) int {
 			continue
 		}
 		from := s.at[k]
-		if int(a) == c.m && !s.fitsFor(from, o) {
+		if int(a) == c.m && !c.mayWait[j] && !s.fitsFor(from, o) {
 			continue
 		}
 		freed := s.swapped(from, o) - r.rc[from]
@@ -227,7 +237,7 @@ func (r *search) chain(j, o, a, b int32, base, may float64) int {
 	}
 	// The way for k: as it is, or with somebody of its new bin going to the first.
 	e := c.bin[openP]
-	if !s.apart(openK, e, -1) || int(a) == c.m && !s.fits(openP) {
+	if !s.apart(openK, e, -1) || int(a) == c.m && !c.mayWait[j] && !s.fits(openP) {
 		return work
 	}
 	if d := base + open + s.gain(openP) + s.opening(a, e); d <= may {

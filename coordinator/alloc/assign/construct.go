@@ -21,7 +21,11 @@ func (d *dual) shortlist(prices []float64) *shortlist {
 	for j := range c.n {
 		list := l.opts[j*width : (j+1)*width]
 		n := 0
-		for o := c.first[j]; o < c.first[j+1]-1; o++ {
+		end := c.first[j+1] - 1
+		if c.mayWait[j] {
+			end++
+		}
+		for o := c.first[j]; o < end; o++ {
 			v := d.reduced(o, prices)
 			if n == width && v >= value[n-1] {
 				continue

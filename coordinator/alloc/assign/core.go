@@ -25,6 +25,7 @@ type core struct {
 	moved   []float64 // of an option, the price of a move alone; nil without
 	need    []float64 // by option·k + resource
 	full    []bool    // items with an option for every bin: found without a search
+	mayWait []bool    // items whose waiting has a price of its own, to be weighed like any place
 	group   []int32   // of an item, -1 for none
 	members [][]int32 // of a group
 	start   []int32   // option of an item to start from, -1 for none
@@ -123,6 +124,7 @@ func (c *core) fill(p *Instance, o *Options, sorted [][]Option, startOf func(int
 			}
 		}
 		w := p.Items[j].Wait
+		c.mayWait = append(c.mayWait, w > 0)
 		if w == 0 {
 			w = wait
 		}

@@ -178,13 +178,16 @@ func (d *dual) bound() float64 {
 }
 
 // spread is a typical difference between the best and the second option by reduced
-// cost: the scale of what the search has to weigh. 0 where nobody has a choice.
+// cost: the scale of what the search has to weigh. 0 where nobody has an option.
 func (d *dual) spread() float64 {
 	c := d.c
 	var gaps []float64
+	var sum, many float64
 	for j := range c.n {
 		lo, hi := math.Inf(1), math.Inf(1)
 		for o := c.first[j]; o < c.first[j+1]-1; o++ {
+			sum += math.Abs(c.cost[o])
+			many++
 			if v := d.reduced(o, d.prices); v < lo {
 				lo, hi = v, lo
 			} else if v < hi {
@@ -195,8 +198,8 @@ func (d *dual) spread() float64 {
 			gaps = append(gaps, hi-lo)
 		}
 	}
-	if len(gaps) == 0 {
-		return 0 // no choice
+	if many == 0 {
+		return 0
 	}
 	slices.Sort(gaps)
 	for _, g := range gaps[len(gaps)/2:] {
@@ -204,6 +207,6 @@ func (d *dual) spread() float64 {
 			return g
 		}
 	}
-	// All the same to everybody: any scale is right that is small beside the costs.
-	return max(1e-3*math.Abs(d.best)/float64(c.n), 1e-9)
+	// No choice but to wait, or all the same to everybody.
+	return max(0.05*sum/many, 1e-9)
 }

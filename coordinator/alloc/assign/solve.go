@@ -130,7 +130,7 @@ func (r *search) repair() {
 			budget := r.budget // the first plan is made in any case
 			r.budget = math.MaxInt
 			r.settle(spread)
-			r.budget = budget
+			r.budget, r.steps = budget, 0
 		}
 	}
 	if s.over > 0 {

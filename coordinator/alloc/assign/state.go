@@ -121,6 +121,15 @@ func (s *state) relief(o int32) float64 {
 	return d
 }
 
+// excess is what is over capacity in all, weighed by the penalties.
+func (s *state) excess() float64 {
+	var sum float64
+	for x, l := range s.load {
+		sum += max(0, l-s.c.room[x]) * s.pen[x]
+	}
+	return sum
+}
+
 // fits says that option o has room as it is.
 func (s *state) fits(o int32) bool {
 	c := s.c
