@@ -2,4 +2,5 @@
 // a table for people, or with --json one object a line for programs.
 //
 //	gap [--time 1s] [--best best.csv] [--json] FILE…   the allocation engine on public instances
+//	multi [--time 1s] [--seeds 3] [--items 0] [--json]  the same on own instances with three resources
 package main
