@@ -10,6 +10,7 @@ type search struct {
 	d     *dual
 	short *shortlist
 	rc    []float64 // reduced cost of every option
+	focus []int32   // bins in which every second move begins
 	rng   random
 
 	best     []int32
@@ -66,12 +67,11 @@ func (r *search) done() bool {
 const (
 	hot, cold       = 0.25, 0.1
 	tight           = 10.0
-	underpriced     = 0.5 // of the penalties is what room left over costs, while that is less than its price
-	settling        = 1.02
+	underpriced     = 0.5  // of the penalties is what room left over costs, while that is less than its price
+	settling        = 1.03 // how penalties rise from step to step
 	settlingTooFar  = 1e9
-	settlingLength  = 200 // moves per item
-	settlingBlocks  = 400 // at least, so that penalties rise a thousandfold
-	patience        = 100 // blocks without less excess, after which settling gives up
+	settlingSteps   = 400
+	patience        = 80 // steps without less excess, after which settling gives up
 	polishing       = 20
 	roundLength     = 1000
 	firstLength     = 200
@@ -127,17 +127,37 @@ func (r *search) settle(spread float64) {
 	s := r.s
 	s.under = 1
 	least, since := math.Inf(1), 0
-	for n := max(s.c.n*settlingLength, settlingBlocks*block); n > 0 && s.over > 0 && !r.done(); n -= block {
+	step := max(block, s.c.n/2)
+	for n := settlingSteps; n > 0 && s.over > 0 && !r.done(); n-- {
 		s.scale = min(s.scale*settling, settlingTooFar)
-		r.try(block, spread*cold)
+		for left := step; left > 0 && s.over > 0 && !r.done(); left -= block {
+			r.aim()
+			r.try(block, spread*cold)
+		}
 		if e := s.excess(); e < least {
 			least, since = e, 0
 		} else if since++; since > patience {
 			break
 		}
 	}
+	r.focus = r.focus[:0]
 	r.keep()
 	s.refresh()
+}
+
+// aim makes every second move begin in a bin that is over capacity: in a large instance
+// they are few, and chance would seldom find them.
+func (r *search) aim() {
+	s := r.s
+	r.focus = r.focus[:0]
+	for b := range s.c.m {
+		for k := range s.c.k {
+			if x := b*s.c.k + k; s.load[x] > s.c.room[x] {
+				r.focus = append(r.focus, int32(b))
+				break
+			}
+		}
+	}
 }
 
 // try tries n random moves at temperature t.
@@ -148,6 +168,11 @@ func (r *search) try(n int, t float64) {
 		r.steps++
 		bits := r.rng.next()
 		j := int32((bits >> 32) * uint64(c.n) >> 32)
+		if len(r.focus) > 0 && bits>>28&1 == 0 {
+			if in := s.in[r.focus[int(bits>>32)*len(r.focus)>>32]]; len(in) > 0 {
+				j = in[r.rng.below(len(in))]
+			}
+		}
 		list := r.short.of(j)
 		if len(list) == 0 {
 			continue

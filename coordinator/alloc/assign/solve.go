@@ -123,6 +123,8 @@ func (r *search) weigh(d *dual) {
 // it does not go, some wait.
 func (r *search) repair() {
 	s := r.s
+	r.note() // with who waits: it may remain the only one
+	r.keep()
 	if s.wait > 0 {
 		r.push()
 		spread := r.d.spread()
