@@ -15,11 +15,14 @@
 // Prices for the capacities come from the Lagrangian dual, by a deflected subgradient:
 // they bound the cost from below, and cost + price · need, the reduced cost, says what
 // an item really takes where capacity is dear. A first plan is constructed by regret
-// on reduced costs. Where that leaves somebody out, items are put in over capacity
-// at a penalty, and the search moves others until the excess is gone. Then rounds of
-// search improve the plan: shifts, swaps and ejection chains among the best options of
-// every item by reduced cost, at a falling temperature, over capacity at a penalty that
-// adapts so that the search goes back and forth over the edge of feasibility, where the
-// good plans are. Each round is longer than the last, so that a larger budget only
-// continues what a smaller one did.
+// on reduced costs. Where that leaves somebody out, items are put in over capacity at a
+// penalty that rises, and the search moves others until the excess is gone.
+//
+// Then come rounds. Each begins with capacities that count for little in both directions,
+// so that every item sits at its best reduced cost, and makes them count more and more,
+// what is left over up to its price and what is over without end, at a low and falling
+// temperature. The moves are shifts, swaps with the best partner, and ejection chains of
+// three items through three bins, whose last item takes the place of the first; each item
+// moves among its best options by reduced cost. Rounds grow longer and differ in heat, and
+// a larger budget only continues what a smaller one did.
 package assign
