@@ -18,7 +18,7 @@ import (
 // the exit status is 0.
 func planCmd() *cobra.Command {
 	var path string
-	var explain, set []string
+	var explain, set, compare []string
 	var pareto string
 	cmd := &cobra.Command{
 		Use:   "plan -f FILE",
@@ -29,7 +29,9 @@ it, the use of every environment, the totals with a certified bound, and the com
 with the baselines that the file names.`,
 		Example: `  fleetbus plan -f configs/smart-factory.yaml
   fleetbus plan -f configs/three-tiers.yaml --set resource_reserve_ratio=0.1
-  fleetbus plan -f configs/three-tiers.yaml --explain inference --json`,
+  fleetbus plan -f configs/three-tiers.yaml --explain inference --json
+  fleetbus plan -f configs/smart-factory.yaml --compare all-cloud,all-edge,hybrid
+  fleetbus plan -f configs/smart-factory.yaml --pareto`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if path == "" {
@@ -46,6 +48,11 @@ with the baselines that the file names.`,
 				}
 			}
 			file.Settings = &settings
+			if compare != nil {
+				if file.Baselines, err = planreport.Compare(file, compare); err != nil {
+					return usageError{fmt.Errorf("--compare: %w", err)}
+				}
+			}
 			if pareto != "" {
 				return writeFrontier(cmd, file, pareto)
 			}
@@ -62,6 +69,7 @@ with the baselines that the file names.`,
 	cmd.Flags().StringVarP(&path, "file", "f", "", "fleet `FILE`")
 	cmd.Flags().StringArrayVar(&explain, "explain", nil, "say of every environment why this `TASK` or replica is there or not (may be repeated)")
 	cmd.Flags().StringArrayVar(&set, "set", nil, "plan with another `NAME=VALUE` of preset, weight_latency, weight_cost, resource_reserve_ratio, mode (may be repeated)")
+	cmd.Flags().StringSliceVar(&compare, "compare", nil, "compare with `NAMES` of all-cloud, all-edge, all-robot, hybrid (this plan) and the file's baselines, instead of the file's baselines")
 	cmd.Flags().StringVar(&pareto, "pareto", "", "sweep the weights and write what can be had, delay against cost, to `PREFIX`.svg and PREFIX.json")
 	cmd.Flags().Lookup("pareto").NoOptDefVal = "pareto"
 	return cmd

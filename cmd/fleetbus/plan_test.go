@@ -82,3 +82,43 @@ func TestPlanRefuses(t *testing.T) {
 		}
 	}
 }
+
+func TestPlanComparesAndDrawsTheFrontier(t *testing.T) {
+	status, out, _ := runPlan("-f", "../../configs/smart-factory.yaml", "--compare", "all-edge,hybrid")
+	if status != exitOK || !strings.Contains(out, "all-edge") || strings.Contains(out, "all-cloud") {
+		t.Errorf("status %d\n%s", status, out)
+	}
+	if status, _, errs := runPlan("-f", "../../configs/smart-factory.yaml", "--compare", "all-moon"); status != exitUsage || !strings.Contains(errs, "allowed are hybrid, all-cloud") {
+		t.Errorf("status %d: %s", status, errs)
+	}
+	prefix := filepath.Join(t.TempDir(), "p")
+	status, out, _ = runPlan("-f", "../../configs/smart-factory.yaml", "--pareto="+prefix)
+	if status != exitOK || !strings.Contains(out, "101.61") {
+		t.Errorf("status %d\n%s", status, out)
+	}
+	for _, ext := range []string{".svg", ".json"} {
+		if data, err := os.ReadFile(prefix + ext); err != nil || len(data) == 0 {
+			t.Errorf("%s: %v", ext, err)
+		}
+	}
+	if status, _, errs := runPlan("-f", "../../configs/smart-factory.yaml", "--pareto="+prefix+"/no/such"); status == exitOK || !strings.Contains(errs, "name another prefix") {
+		t.Errorf("status %d: %s", status, errs)
+	}
+}
+
+// The picture in the README is what the program draws.
+func TestPictureInTheReadme(t *testing.T) {
+	prefix := filepath.Join(t.TempDir(), "pareto")
+	t.Chdir("../..")
+	if status, _, errs := runPlan("--pareto="+prefix, "-f", "configs/smart-factory.yaml"); status != exitOK {
+		t.Fatal(errs)
+	}
+	now, err := os.ReadFile(prefix + ".svg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := os.ReadFile("docs/pareto.svg")
+	if err != nil || !bytes.Equal(kept, now) {
+		t.Errorf("docs/pareto.svg is not what `fleetbus plan --pareto=docs/pareto -f configs/smart-factory.yaml` writes (%v)", err)
+	}
+}

@@ -24,6 +24,36 @@ type Comparison struct {
 	Note       string   `json:"note,omitempty"`
 }
 
+// Compare reads a list of what a plan is to be compared with: all-cloud, all-edge and
+// all-robot put everything on one tier, a baseline of the file goes by its name, and
+// hybrid, the plan itself, is always shown.
+func Compare(f *fleetfile.File, names []string) ([]fleetfile.Baseline, error) {
+	out := []fleetfile.Baseline{}
+	allowed := []string{"hybrid"}
+	known := make(map[string]fleetfile.Baseline)
+	for _, t := range []messages.Tier{messages.Cloud, messages.Edge, messages.Robot} {
+		name := "all-" + string(t)
+		known[name] = fleetfile.Baseline{Name: name, Tier: t}
+		allowed = append(allowed, name)
+	}
+	for _, b := range f.Baselines { // the file's own all-cloud may say more, as one box for each robot
+		if _, ok := known[b.Name]; !ok {
+			allowed = append(allowed, b.Name)
+		}
+		known[b.Name] = b
+	}
+	for _, name := range names {
+		b, ok := known[name]
+		switch {
+		case ok:
+			out = append(out, b)
+		case name != "hybrid":
+			return nil, messages.Errorf(messages.CodeBadRequest, "found %q, allowed are %s", name, strings.Join(allowed, ", "))
+		}
+	}
+	return out, nil
+}
+
 // compare evaluates the file's baselines over the replicas that the plan places.
 func (r *Report) compare(f *fleetfile.File, p alloc.Problem, plan alloc.Plan) {
 	placed := make(map[string]bool, len(plan.Assignments))
