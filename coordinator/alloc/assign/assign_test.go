@@ -212,10 +212,10 @@ func TestHardOnesArePlacedAndCertified(t *testing.T) {
 }
 
 func TestALargerBudgetIsNeverWorse(t *testing.T) {
-	for seed := range uint64(4) {
+	for seed := range uint64(3) {
 		p := hard(rand.New(rand.NewPCG(seed, 1)), 5, 40)
 		last := math.Inf(1)
-		for budget := 1; budget < 300_000; budget *= 4 {
+		for budget := 1; budget < 70_000; budget *= 4 {
 			res := solved(t, p, Options{Budget: budget})
 			if res.Objective > last {
 				t.Errorf("seed %d: budget %d gives %v, less gave %v", seed, budget, res.Objective, last)
