@@ -110,7 +110,7 @@ func (a axis) place(v float64, from, to float64) float64 {
 
 func (a axis) ticks() []float64 {
 	var list []float64
-	for i := 0; i <= 24; i++ { // far more than newAxis makes
+	for i := range 25 { // far more than newAxis makes
 		if v := a.lo + float64(i)*a.step; v <= a.hi+a.step/2 {
 			list = append(list, v)
 		}
