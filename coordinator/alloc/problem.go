@@ -41,6 +41,8 @@ type Plan struct {
 	Cost  float64 // Σ cost, per hour, whole-billed environments counted once
 	Score float64 // weight_latency · Delay + weight_cost · Cost
 	Bound float64 // no plan that places the same replicas scores less
+
+	Prices Prices // of the capacities; nil where none is scarce
 }
 
 // Assignment places a replica.

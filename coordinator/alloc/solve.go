@@ -15,19 +15,39 @@ const rounds = 4
 // Solve returns a plan for p. The error is an [*messages.Error] that names the field
 // of p that is wrong (see [Problem.Check]); that something waits is no error. A plan
 // always keeps every constraint.
-func Solve(p Problem) (Plan, error) {
+func Solve(p Problem) (Plan, error) { return SolveWith(p, Options{}) }
+
+// SolveWith is [Solve] with a budget, a deadline, or prices to begin with.
+func SolveWith(p Problem, o Options) (Plan, error) {
+	if err := o.check(); err != nil {
+		return Plan{}, err
+	}
 	in, err := compile(p)
 	if err != nil {
 		return Plan{}, err
 	}
-	s := in.solve()
+	s := in.solveWith(o)
 	plan := s.plan()
 	s.explainWaiting(p, &plan)
 	return plan, nil
 }
 
-// solve finds an assignment.
-func (in *instance) solve() *state {
+func (in *instance) solve() *state { return in.solveWith(Options{}) }
+
+// solveWith finds an assignment: a first one by regret, which decides who waits, then
+// more of those who wait where the search finds room for them, then a better one for
+// all who are placed.
+func (in *instance) solveWith(o Options) *state {
+	s := in.first()
+	s.shadow = in.pricesFrom(o.Prices)
+	if bands := in.bands(); len(s.waiting()) > 0 {
+		s = s.promote(bands, o)
+	}
+	return s.refine(o)
+}
+
+// first finds an assignment without a search.
+func (in *instance) first() *state {
 	// All together gives the best plans where everybody finds a place …
 	all := make([]int, len(in.reps))
 	for i := range all {
@@ -154,6 +174,7 @@ func (s *state) plan() Plan {
 		p.Assignments = append(p.Assignments, a)
 	}
 	p.Score = Score(s.in.settings, p.Delay, p.Cost)
-	p.Bound = min(s.bound(), p.Score)
+	p.Bound = min(max(s.bound(), s.lagrange()), p.Score)
+	p.Prices = s.prices()
 	return p
 }

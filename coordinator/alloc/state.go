@@ -12,6 +12,7 @@ type state struct {
 	locked []bool               // replicas that the running insertion must leave alone
 	log    []change             // since the running insertion began, so that it can be undone
 	steps  int                  // what is left of the effort
+	shadow [][resources]float64 // prices of the capacities, by environment; nil for none
 }
 
 type change struct {
