@@ -3,6 +3,6 @@
 //
 //	gap [--time 1s] [--best best.csv] [--json] FILE…   the allocation engine on public instances
 //	multi [--time 1s] [--seeds 3] [--items 0] [--json]  the same on own instances with three resources
-//	placement [--environments 10000] [--replicas 30000] [--seed 1] [--runs 0] [--growth] [--json]
+//	placement [--environments 10000] [--replicas 30000] [--seed 1] [--runs 0] [--clouds tight] [--growth] [--json]
 //	                                                   a whole fleet: a plan, and its repair when an edge dies
 package main

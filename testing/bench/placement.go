@@ -42,6 +42,7 @@ func placement(args []string, out io.Writer) error {
 	seed := flags.Uint64("seed", 1, "seed of the generated fleet")
 	runs := flags.Int("runs", 0, "runs that the medians are of; 0: 5, or as many as begin within 30 s")
 	growth := flags.Bool("growth", false, "fleets of 1,000 to 30,000 environments with three replicas each")
+	clouds := flags.String("clouds", "tight", "tight: as scarce as the sites; roomy: with room for all that could come")
 	asJSON := flags.Bool("json", false, "one JSON object a line")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -54,6 +55,9 @@ func placement(args []string, out io.Writer) error {
 	}
 	if *runs < 0 || *runs > 1000 {
 		return fmt.Errorf("placement: --runs is %d; allowed are 0 to 1000", *runs)
+	}
+	if *clouds != "tight" && *clouds != "roomy" {
+		return fmt.Errorf("placement: --clouds is %q; allowed are tight and roomy", *clouds)
 	}
 	sizes := [][2]int{{*environments, *replicas}}
 	if *growth {
@@ -74,7 +78,7 @@ func placement(args []string, out io.Writer) error {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	var rows []placementRow
 	for _, size := range sizes {
-		row, err := measurePlacement(size[0], size[1], *seed, *runs)
+		row, err := measurePlacement(size[0], size[1], *seed, *clouds == "roomy", *runs)
 		if err != nil {
 			return fmt.Errorf("placement: %w", err)
 		}

@@ -14,7 +14,7 @@ import (
 func TestGeneratedFleetsAreFullAndTight(t *testing.T) {
 	for _, size := range [][2]int{{50, 100}, {120, 360}, {1000, 3000}, {400, 8000}, {3000, 9000}} {
 		for seed := range uint64(3) {
-			f, err := generateFleet(size[0], size[1], seed)
+			f, err := generateFleet(size[0], size[1], seed, seed == 2)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -51,7 +51,7 @@ func TestGeneratedFleetsAreFullAndTight(t *testing.T) {
 
 func TestFleetsDependOnTheirArgumentsAlone(t *testing.T) {
 	make := func(n, m int, seed uint64) *fleet {
-		f, err := generateFleet(n, m, seed)
+		f, err := generateFleet(n, m, seed, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -179,6 +179,7 @@ func TestPlacementRefusesWrongArguments(t *testing.T) {
 		{[]string{"--environments", "100", "--replicas", "10"}, "10 replicas; for 100 environments allowed are 200 to 2000"},
 		{[]string{"--runs", "-1"}, "--runs is -1"},
 		{[]string{"--growth", "--replicas", "300"}, "leave out --replicas"},
+		{[]string{"--clouds", "blue"}, `--clouds is "blue"`},
 		{[]string{"file"}, `"file" is no flag`},
 		{[]string{"--seed", "-1"}, "seed"},
 	} {

@@ -13,7 +13,7 @@ import (
 // written down here anew; nothing of the engine is used.
 type verdict struct {
 	score  float64
-	used   float64 // part of the scarcest resource that is used, in the site where that is least
+	used   float64 // part of the scarcest resource that is used, in the site of edges and robots where that is least
 	faults []string
 }
 
@@ -83,7 +83,7 @@ func inspect(p alloc.Problem, plan map[string]string) verdict {
 		if any && e.Billing == messages.Whole {
 			cost += e.Price
 		}
-		if e.Closed == "" {
+		if e.Closed == "" && e.Tier != messages.Cloud {
 			used[e.Site] = used[e.Site].Add(l)
 			have[e.Site] = have[e.Site].Add(room)
 		}

@@ -33,8 +33,9 @@ type fleet struct {
 // Tasks are drawn first and put somewhere. Then every environment is given what it
 // holds and little more: in the resource that is scarce in its site, what it holds is 86 to
 // 95 % of what may be planned. The rest of a machine of a usual size is in foreign use.
-// Equal arguments give equal fleets.
-func generateFleet(environments, replicas int, seed uint64) (*fleet, error) {
+// With roomy clouds, that goes for all but the clouds, which have room for all that could
+// come to them; else clouds are as scarce as the rest. Equal arguments give equal fleets.
+func generateFleet(environments, replicas int, seed uint64, roomy bool) (*fleet, error) {
 	if environments < leastEnvironments || environments > mostEnvironments {
 		return nil, fmt.Errorf("%d environments; allowed are %d to %d", environments, leastEnvironments, mostEnvironments)
 	}
@@ -42,6 +43,7 @@ func generateFleet(environments, replicas int, seed uint64) (*fleet, error) {
 		return nil, fmt.Errorf("%d replicas; for %d environments allowed are %d to %d", replicas, environments, leastPer*environments, mostPer*environments)
 	}
 	g := &fleetMaker{
+		roomy:    roomy,
 		rng:      rand.New(rand.NewPCG(seed, uint64(environments)<<32|uint64(replicas))),
 		at:       make(map[string]int),
 		apart:    make(map[[2]string]bool),
@@ -61,6 +63,7 @@ func generateFleet(environments, replicas int, seed uint64) (*fleet, error) {
 
 // fleetMaker is a fleet that is being made.
 type fleetMaker struct {
+	roomy    bool
 	rng      *rand.Rand
 	settings messages.Settings
 	envs     []messages.Environment
@@ -234,6 +237,9 @@ func (g *fleetMaker) tighten() {
 			part := 0.5 + 0.3*g.rng.Float64()
 			if k == scarce[e.Site] {
 				part = 0.86 + 0.09*g.rng.Float64()
+			}
+			if g.roomy && e.Tier == messages.Cloud {
+				part = 0.04 + 0.02*g.rng.Float64()
 			}
 			free := load / part
 			*at(&g.free[i], k) = free

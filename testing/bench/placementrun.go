@@ -21,7 +21,7 @@ type placementRow struct {
 
 	solve, repair float64 // ms
 	gap           float64 // %, of the recomputed score to the bound
-	used          float64 // %, of the scarcest resource of the site that uses least
+	used          float64 // %, of the scarcest resource of the site of edges and robots that uses least
 	fault         string  // the first thing wrong with a plan; "" for nothing
 	waiting       int     // without a place after the full solve
 	moved, forced int     // by the repair; those that were on the lost box
@@ -52,9 +52,9 @@ func (r placementRow) figures() []placementLine {
 }
 
 // measurePlacement solves and repairs; the box that dies is the edge that holds most.
-func measurePlacement(environments, replicas int, seed uint64, runs int) (placementRow, error) {
+func measurePlacement(environments, replicas int, seed uint64, roomy bool, runs int) (placementRow, error) {
 	row := placementRow{environments: environments, replicas: replicas}
-	f, err := generateFleet(environments, replicas, seed)
+	f, err := generateFleet(environments, replicas, seed, roomy)
 	if err != nil {
 		return row, err
 	}
