@@ -19,15 +19,11 @@ func (p Problem) Check() error {
 	}
 	envs := make(map[string]bool, len(p.Environments))
 	for _, e := range p.Environments {
-		prefix := "environment " + e.ID + ": "
-		if err := e.Environment.Check(prefix); err != nil {
-			return err
-		}
-		if err := e.Foreign.Check(prefix + "foreign "); err != nil {
+		if err := e.check(); err != nil {
 			return err
 		}
 		if envs[e.ID] {
-			return messages.Errorf(messages.CodeBadRequest, "%sid: it is used twice; every environment needs an id of its own", prefix)
+			return messages.Errorf(messages.CodeBadRequest, "environment %s: id: it is used twice; every environment needs an id of its own", e.ID)
 		}
 		envs[e.ID] = true
 	}
@@ -46,6 +42,14 @@ func (p Problem) Check() error {
 		reps[r.ID] = true
 	}
 	return nil
+}
+
+func (e Environment) check() error {
+	prefix := "environment " + e.ID + ": "
+	if err := e.Environment.Check(prefix); err != nil {
+		return err
+	}
+	return e.Foreign.Check(prefix + "foreign ")
 }
 
 // settings are p's with an empty mode, which the planner does not use, filled in.

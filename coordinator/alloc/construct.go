@@ -75,7 +75,7 @@ func (s *state) offer(r int) offer {
 		if !s.room(r, c.env) {
 			continue
 		}
-		switch p := s.price(r, c); {
+		switch p := s.price(r, c) + s.worth(r, c.env); {
 		case o.best < 0 || p < b1:
 			o.second, b2 = o.best, b1
 			o.best, b1 = c.env, p
@@ -89,6 +89,18 @@ func (s *state) offer(r int) offer {
 		o.regret = b2 - b1
 	}
 	return o
+}
+
+// worth is what r would take on e, at the prices of the capacities.
+func (s *state) worth(r, e int) float64 {
+	if s.shadow == nil {
+		return 0
+	}
+	var v float64
+	for k, n := range s.in.reps[r].need {
+		v += s.shadow[e][k] * n
+	}
+	return v
 }
 
 // regrets is a heap of offers, the largest regret first.

@@ -26,9 +26,19 @@
 //
 // # How
 //
-// [Solve] builds a plan by regret: the replica that would lose most by not getting
-// its best environment chooses first. What then waits is placed by moving others
-// aside where that is possible. Shifts, swaps, and the opening and closing of
-// whole-billed environments improve the plan within a fixed number of steps.
-// [Plan.Bound] certifies it: no plan that places the same replicas scores less.
+// [Solve] builds a first plan by regret: the replica that would lose most by not
+// getting its best environment chooses first. What then waits is placed by moving
+// others aside where that is possible, and shifts, swaps, and the opening and closing
+// of whole-billed environments improve it. Package assign then searches from there,
+// with prices of the capacities, in each part of the fleet that shares nothing scarce
+// with the rest; of the two plans the better one is taken, so that effort never makes
+// a plan worse. The order of who waits is the first plan's, and the search may only
+// place more.
+//
+// [Plan.Bound] certifies the plan: no plan that places the same replicas scores less.
+// It is the larger of two bounds, one by what everybody would pay alone, one by the
+// prices of the capacities.
+//
+// [Repair] changes the plan in force by as little as it can where the fleet changes,
+// and a [Solver] does so in milliseconds for a fleet of thousands.
 package alloc

@@ -32,7 +32,7 @@ type Options struct {
 // it gains anything, small problems get more of them, and in large ones what it gains
 // beyond is soon not worth the time.
 const (
-	stepsPerReplica = 400
+	stepsPerReplica = 300
 	stepsPerOption  = 50 // what the prices use
 	stepsMore       = 1_000
 	replicasMore    = 60 // of the first of them

@@ -16,6 +16,7 @@ type instance struct {
 	reps      []repInfo // sorted by id
 	byID      map[string]int
 	apart     []bool // per task: replicas keep apart
+	leaders   []int  // the first replica of each kind: those of a kind share their candidates
 }
 
 type envInfo struct {
@@ -29,6 +30,7 @@ type repInfo struct {
 	Replica
 	need  [resources]float64
 	task  int         // index of the task's name
+	kind  int         // index into leaders
 	cands []candidate // where it fits alone, sorted by environment; shared by equal replicas
 	cur   int         // its current environment, -1 for none
 }
@@ -49,13 +51,7 @@ func compile(p Problem) (*instance, error) {
 	in := &instance{settings: p.settings(), movePrice: p.MovePrice, byID: make(map[string]int, len(p.Environments))}
 	in.envs = make([]envInfo, 0, len(p.Environments))
 	for _, e := range p.Environments {
-		e.Environment = e.Environment.Normal()
-		whole := e.Billing == messages.Whole
-		info := envInfo{Environment: e, cap: planned(e, in.settings.Reserve), whole: whole}
-		if whole {
-			info.price = weigh(in.settings.WeightCost, e.Price)
-		}
-		in.envs = append(in.envs, info)
+		in.envs = append(in.envs, newEnvInfo(e, in.settings))
 	}
 	slices.SortFunc(in.envs, func(a, b envInfo) int { return cmp.Compare(a.ID, b.ID) })
 	sites := make(map[string][]int)
@@ -89,9 +85,11 @@ func compile(p Problem) (*instance, error) {
 
 		key := groupKey{t, r.Pin, r.Site}
 		if j := slices.IndexFunc(equal[key], func(j int) bool { return sameTask(in.reps[j].Task, r.Task) }); j >= 0 {
-			r.cands = in.reps[equal[key][j]].cands
+			r.cands, r.kind = in.reps[equal[key][j]].cands, in.reps[equal[key][j]].kind
 			continue
 		}
+		r.kind = len(in.leaders)
+		in.leaders = append(in.leaders, i)
 		equal[key] = append(equal[key], i)
 		scan := all
 		if len(r.Task.Sites) > 0 { // a site's own task looks at its site, not at the fleet
@@ -118,6 +116,15 @@ func compile(p Problem) (*instance, error) {
 		}
 	}
 	return in, nil
+}
+
+func newEnvInfo(e Environment, settings messages.Settings) envInfo {
+	e.Environment = e.Environment.Normal()
+	info := envInfo{Environment: e, cap: planned(e, settings.Reserve), whole: e.Billing == messages.Whole}
+	if info.whole {
+		info.price = weigh(settings.WeightCost, e.Price)
+	}
+	return info
 }
 
 type groupKey struct {

@@ -22,23 +22,23 @@ func (s *state) lagrange() float64 {
 		}
 		return v
 	}
-	count := make(map[*candidate]int) // placed replicas by the candidates that they share
+	count := make([]int, len(s.in.leaders)) // placed replicas of each kind
 	for r, e := range s.at {
 		if e >= 0 {
-			count[&s.in.reps[r].cands[0]]++
+			count[s.in.reps[r].kind]++
 		}
 	}
 	var sum, size float64
-	for r, e := range s.at { // by replica, not by the map: sums of floats depend on order
+	for r, e := range s.at {
 		if e < 0 {
 			continue
 		}
 		cands := s.in.reps[r].cands
-		n := count[&cands[0]]
+		n := count[s.in.reps[r].kind]
 		if n == 0 {
-			continue // counted with the first of its like
+			continue // counted with the first of its kind
 		}
-		count[&cands[0]] = 0
+		count[s.in.reps[r].kind] = 0
 		if n > 1 && s.in.apart[s.in.reps[r].task] {
 			list := make([]float64, len(cands)) // as many different ones as they are
 			for i, c := range cands {

@@ -155,7 +155,7 @@ func (in *instance) compare(bands [][]int, a, b *state) int {
 
 // plan turns an assignment into a Plan, without the reasons of who waits.
 func (s *state) plan() Plan {
-	var p Plan
+	p := Plan{Assignments: make([]Assignment, 0, len(s.at))}
 	paid := make([]bool, len(s.in.envs))
 	for r, e := range s.at {
 		rep := &s.in.reps[r]
@@ -174,7 +174,11 @@ func (s *state) plan() Plan {
 		p.Assignments = append(p.Assignments, a)
 	}
 	p.Score = Score(s.in.settings, p.Delay, p.Cost)
-	p.Bound = min(max(s.bound(), s.lagrange()), p.Score)
+	p.Bound = s.lagrange()
+	if quick := p.Bound > 0 && s.repaired; !quick {
+		p.Bound = max(p.Bound, s.bound())
+	}
+	p.Bound = min(p.Bound, p.Score)
 	p.Prices = s.prices()
 	return p
 }

@@ -4,15 +4,16 @@ import "slices"
 
 // state is an assignment under construction. It never breaks a constraint.
 type state struct {
-	in     *instance
-	at     []int                // environment of each replica, -1 for none
-	on     [][]int              // replicas on each environment, sorted
-	used   [][resources]float64 // by them
-	held   map[[2]int]int       // replicas of (task, environment)
-	locked []bool               // replicas that the running insertion must leave alone
-	log    []change             // since the running insertion began, so that it can be undone
-	steps  int                  // what is left of the effort
-	shadow [][resources]float64 // prices of the capacities, by environment; nil for none
+	in       *instance
+	at       []int                // environment of each replica, -1 for none
+	on       [][]int              // replicas on each environment, sorted
+	used     [][resources]float64 // by them
+	held     map[[2]int]int       // replicas of (task, environment)
+	locked   []bool               // replicas that the running insertion must leave alone
+	log      []change             // since the running insertion began, so that it can be undone
+	steps    int                  // what is left of the effort
+	repaired bool                 // not solved: its plan is wanted at once
+	shadow   [][resources]float64 // prices of the capacities, by environment; nil for none
 }
 
 type change struct {
@@ -22,7 +23,7 @@ type change struct {
 
 func newState(in *instance, steps int) *state {
 	s := &state{in: in, at: make([]int, len(in.reps)), on: make([][]int, len(in.envs)),
-		used: make([][resources]float64, len(in.envs)), held: make(map[[2]int]int),
+		used: make([][resources]float64, len(in.envs)), held: make(map[[2]int]int, len(in.reps)),
 		locked: make([]bool, len(in.reps)), steps: steps}
 	for i := range s.at {
 		s.at[i] = -1

@@ -1,0 +1,217 @@
+package alloc
+
+import (
+	"cmp"
+	"slices"
+)
+
+// repairEffort bounds the work of one repair, in the unit of effort: past it a full
+// solve is the better use of the time.
+const repairEffort = 60_000
+
+// poor is the gap from which on a repaired plan is compared with a full solve, where
+// it is also twice what it was before.
+const poor = 0.05
+
+// Repair returns a plan for p that differs from p.Current by little: only replicas
+// without a valid place move, and those that must make room for them. It is for what
+// changes from one moment to the next: an environment lost, closed, new, or fuller
+// than it was. Where somebody who had a place finds none, or somebody new none though it
+// could run somewhere, or the gap has become poor, p is solved in full, and that plan is
+// taken if it places more, or gains more than its moves cost. prices are those of the
+// plan in force. A [Solver] does the same faster, by what it knows of the last problem.
+func Repair(p Problem, prices Prices, o Options) (Plan, error) {
+	if prices != nil {
+		o.Prices = prices
+	}
+	return new(Solver).Repair(p, o)
+}
+
+// Repair is the function of that name; without prices in o it begins with those of the
+// last plan.
+func (v *Solver) Repair(p Problem, o Options) (Plan, error) {
+	if err := o.check(); err != nil {
+		return Plan{}, err
+	}
+	old, before := v.s, 0.0
+	if old != nil {
+		before = old.gap()
+	}
+	changed, err := v.compile(p)
+	if err != nil {
+		return Plan{}, err
+	}
+	waited := make(map[string]bool)
+	var s *state
+	var homeless []int
+	if changed != nil && old != nil && old.in == v.in && old.current() {
+		for _, r := range old.waiting() {
+			waited[v.in.reps[r].ID] = true
+		}
+		s = old
+		homeless = s.vacate(changed)
+	} else {
+		if old != nil {
+			for _, r := range old.waiting() {
+				waited[old.in.reps[r].ID] = true
+			}
+		}
+		s, homeless = v.in.present()
+		if o.Prices == nil && old != nil && old.in == v.in {
+			s.shadow = old.shadow
+		} else if o.Prices == nil && old != nil {
+			s.shadow = v.in.pricesFrom(old.prices())
+		}
+	}
+	if o.Prices != nil {
+		s.shadow = v.in.pricesFrom(o.Prices)
+	}
+	s.close()
+	s.steps, s.log, s.repaired = repairEffort, s.log[:0], true
+	s.construct(homeless)
+	s.retry(homeless)
+	if s.unsettled(waited) || s.gap() > max(poor, 2*before) && s.shadow != nil {
+		s = s.solveInstead(o)
+	}
+	v.s = s
+	return v.plan(p), nil
+}
+
+// current says that s is the plan in force.
+func (s *state) current() bool {
+	for r, e := range s.at {
+		if s.in.reps[r].cur != e {
+			return false
+		}
+	}
+	return true
+}
+
+// present puts everybody where it is now, those ahead first, and returns who has no
+// valid place.
+func (in *instance) present() (s *state, homeless []int) {
+	s = newState(in, repairEffort)
+	order := make([]int, len(in.reps))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, in.ahead)
+	for _, r := range order {
+		if e := in.reps[r].cur; e >= 0 {
+			if _, ok := in.find(r, e); ok && s.room(r, e) {
+				s.put(r, e)
+				continue
+			}
+		}
+		homeless = append(homeless, r)
+	}
+	return s, homeless
+}
+
+// vacate takes away whoever can no longer be on the environments listed, and returns
+// all who wait now.
+func (s *state) vacate(changed []int) []int {
+	for _, e := range changed {
+		for _, r := range slices.Clone(s.on[e]) {
+			if _, ok := s.in.find(r, e); !ok {
+				s.take(r)
+			}
+		}
+		for {
+			r, ok := s.surplus(e)
+			if !ok {
+				break
+			}
+			s.take(r)
+		}
+	}
+	return s.waiting()
+}
+
+// surplus is who gives way first where e is over its capacity: who stands lowest, of
+// those the smallest that is enough, or else the largest.
+func (s *state) surplus(e int) (who int, ok bool) {
+	var over [resources]float64
+	for k, have := range s.in.envs[e].cap {
+		if !fits(s.used[e][k], have) {
+			over[k], ok = s.used[e][k]-have, true
+		}
+	}
+	if !ok || len(s.on[e]) == 0 {
+		return 0, false
+	}
+	share := func(r int) float64 { // of the excess that goes with r, 1 for all of it
+		out := 1.0
+		for k, v := range over {
+			if v > 0 {
+				out = min(out, s.in.reps[r].need[k]/v)
+			}
+		}
+		return out
+	}
+	return slices.MinFunc(s.on[e], func(a, b int) int {
+		return cmp.Or(s.in.ahead(b, a), cmp.Compare(share(b), share(a)), cmp.Compare(s.size(a), s.size(b)), cmp.Compare(b, a))
+	}), true
+}
+
+// close drops the prices of environments that nobody can use: what they have is not
+// for sale, and would weaken the bound.
+func (s *state) close() {
+	if s.shadow == nil {
+		return
+	}
+	s.shadow = slices.Clone(s.shadow)
+	for e := range s.in.envs {
+		if s.in.envs[e].Closed != "" {
+			s.shadow[e] = [resources]float64{}
+		}
+	}
+}
+
+// unsettled says that somebody waits who could run somewhere, and did not wait before.
+func (s *state) unsettled(waited map[string]bool) bool {
+	return slices.ContainsFunc(s.waiting(), func(r int) bool {
+		return len(s.in.reps[r].cands) > 0 && !waited[s.in.reps[r].ID]
+	})
+}
+
+// gap is by how much the objective may be above the best there is; 0 where nothing
+// says so.
+func (s *state) gap() float64 {
+	if bound := s.lagrange(); bound > 0 {
+		return s.objective()/bound - 1
+	}
+	return 0
+}
+
+// solveInstead solves in full, and returns the better plan. Among plans that place as
+// many, one that lets somebody wait who has a place is not better.
+func (s *state) solveInstead(o Options) *state {
+	if o.Prices == nil {
+		o.Prices = s.prices()
+	}
+	t := s.in.solveWith(o)
+	bands := s.in.bands()
+	if s.in.compare(bands, t, s) >= 0 {
+		return s
+	}
+	more := false
+	for _, band := range bands {
+		var n, m int
+		for _, r := range band {
+			if t.at[r] >= 0 {
+				n++
+			}
+			if s.at[r] >= 0 {
+				m++
+			}
+		}
+		more = more || n != m
+	}
+	for r := range s.at {
+		if !more && s.at[r] >= 0 && t.at[r] < 0 {
+			return s
+		}
+	}
+	return t
+}

@@ -1,0 +1,230 @@
+package alloc
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"testing"
+
+	"github.com/fleetbus/fleetbus/messages"
+)
+
+// currentOf is the plan as the next problem states it.
+func currentOf(plan Plan) map[string]string {
+	out := make(map[string]string)
+	for _, a := range plan.Assignments {
+		out[a.Replica] = a.Environment
+	}
+	return out
+}
+
+// disturb changes something of p, as a fleet does from one moment to the next.
+func disturb(p Problem, rng *rand.Rand) Problem {
+	p.Environments, p.Replicas = slices.Clone(p.Environments), slices.Clone(p.Replicas)
+	if len(p.Environments) == 0 {
+		return p
+	}
+	i := rng.IntN(len(p.Environments))
+	e := &p.Environments[i]
+	switch rng.IntN(7) {
+	case 0:
+		e.Closed = "lost"
+	case 1:
+		e.Closed = ""
+	case 2:
+		e.Foreign.Compute += 1 + float64(rng.IntN(4))
+	case 3:
+		e.Capacity.Network /= 2
+	case 4:
+		p.Environments = slices.Delete(p.Environments, i, i+1)
+	case 5:
+		x := *e
+		x.ID = fmt.Sprintf("new-%d", rng.IntN(1000))
+		p.Environments = append(p.Environments, x)
+	case 6:
+		if len(p.Replicas) > 0 {
+			p.Replicas[rng.IntN(len(p.Replicas))].Task.Demand.Compute += 2
+		}
+	}
+	return p
+}
+
+// A chain of changes: every repaired plan keeps every constraint; nobody whose place is
+// still good loses it unless more are placed; and what the Solver keeps between calls is
+// what it would have computed anew.
+func TestRepairKeepsPlaces(t *testing.T) {
+	for seed := range uint64(250) {
+		rng := rand.New(rand.NewPCG(seed, 8))
+		p := random(rng, 2+rng.IntN(7), 1+rng.IntN(10))
+		v := new(Solver)
+		plan, err := v.Solve(p, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for step := range 6 {
+			p = disturb(p, rng)
+			p.Current = currentOf(plan)
+			in, err := compile(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			prices := plan.Prices
+			kept, _ := in.present()
+			for _, how := range []string{"solver", "function"} {
+				var got Plan
+				if how == "solver" {
+					got, err = v.Repair(p, Options{})
+					plan = got
+				} else {
+					got, err = Repair(p, prices, Options{})
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				verify(t, p, got)
+				checkKept(t, in, kept, got)
+				if t.Failed() {
+					t.Fatalf("seed %d, step %d, %s", seed, step, how)
+				}
+			}
+			for r := range in.reps {
+				if a, b := in.reps[r].cands, v.in.reps[r].cands; len(a)+len(b) > 0 && !reflect.DeepEqual(a, b) {
+					t.Fatalf("seed %d, step %d: %s has %v, the solver keeps %v", seed, step, in.reps[r].ID, a, b)
+				}
+			}
+		}
+	}
+}
+
+func checkKept(t *testing.T, in *instance, kept *state, plan Plan) {
+	t.Helper()
+	s, err := in.load(plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	more := false
+	for _, band := range in.bands() {
+		var now, was int
+		for _, r := range band {
+			if s.at[r] >= 0 {
+				now++
+			}
+			if kept.at[r] >= 0 {
+				was++
+			}
+		}
+		if now < was && !more {
+			t.Errorf("%d of a band have a place, %d of them had a good one", now, was)
+		}
+		more = more || now > was
+	}
+	for r := range kept.at {
+		if kept.at[r] >= 0 && s.at[r] < 0 && !more {
+			t.Errorf("%s lost its place on %s", in.reps[r].ID, in.envs[kept.at[r]].ID)
+		}
+	}
+}
+
+// One edge dies in a fleet whose edges are nearly full: nearly only those move that
+// must.
+func TestRepairMovesFew(t *testing.T) {
+	p := tight(20, 4)
+	p.MovePrice = 5
+	v := new(Solver)
+	plan, err := v.Solve(p, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, id := range []string{"edge-0003-1", "edge-0007-0", "edge-0012-1"} {
+		p.Environments, p.Current = slices.Clone(p.Environments), currentOf(plan)
+		for e := range p.Environments {
+			if p.Environments[e].ID == id {
+				p.Environments[e].Closed = "lost"
+			}
+		}
+		forced, moved := 0, 0
+		for _, e := range p.Current {
+			if e == id {
+				forced++
+			}
+		}
+		before := maps.Clone(p.Current)
+		if plan, err = v.Repair(p, Options{}); err != nil {
+			t.Fatal(err)
+		}
+		verify(t, p, plan)
+		for _, a := range plan.Assignments {
+			if before[a.Replica] != a.Environment {
+				moved++
+			}
+		}
+		if len(plan.Waiting) > 0 || 2*moved > 3*forced {
+			t.Errorf("%d: %d wait, %d moved, %d had to", i, len(plan.Waiting), moved, forced)
+		}
+	}
+}
+
+func TestRepairSaysWhatIsWrong(t *testing.T) {
+	v := new(Solver)
+	p := threeTiers()
+	if _, err := v.Solve(p, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	p.Environments = slices.Clone(p.Environments)
+	p.Environments[0].Latency = -1
+	if _, err := v.Repair(p, Options{}); messages.CodeOf(err) != messages.CodeBadRequest {
+		t.Error(err)
+	}
+	p.Environments[0].Latency = 50
+	if plan, err := v.Repair(p, Options{}); err != nil || len(plan.Waiting) != 0 {
+		t.Errorf("%v %+v", err, plan)
+	}
+	if _, err := Repair(p, nil, Options{Budget: -1}); messages.CodeOf(err) != messages.CodeBadRequest {
+		t.Error(err)
+	}
+}
+
+func BenchmarkRepair(b *testing.B) {
+	p := tight(900, 1)
+	v := new(Solver)
+	plan, err := v.Solve(p, Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	i := 0
+	for b.Loop() {
+		b.StopTimer()
+		p.Current = currentOf(plan)
+		for e := range p.Environments {
+			x := &p.Environments[e]
+			x.Closed = ""
+			if x.ID == fmt.Sprintf("edge-%04d-%d", i%900, i%2) {
+				x.Closed = "lost"
+			}
+		}
+		i++
+		b.StartTimer()
+		if plan, err = v.Repair(p, Options{}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkSolveTight solves fleets whose edges are nearly full.
+func BenchmarkSolveTight(b *testing.B) {
+	for _, sites := range []int{90, 270, 900, 2700} {
+		p := tight(sites, 1)
+		b.Run(fmt.Sprintf("%dx%d", len(p.Environments), len(p.Replicas)), func(b *testing.B) {
+			for b.Loop() {
+				plan, err := Solve(p)
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.ReportMetric(float64(len(plan.Waiting)), "waiting")
+				b.ReportMetric(100*(plan.Score/plan.Bound-1), "gap%")
+			}
+		})
+	}
+}
