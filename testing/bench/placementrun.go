@@ -64,9 +64,10 @@ func measurePlacement(environments, replicas int, seed uint64, roomy bool, runs 
 	var solves, repairs []float64
 	for begin := time.Now(); len(solves) < runs || runs == 0 && len(solves) < enoughRuns && (len(solves) == 0 || time.Since(begin) < enoughTime); {
 		p := f.problem
-		runtime.GC() // so that no run pays for the rubbish of the one before
+		var solver alloc.Solver // a new one, so that every run begins with nothing
+		runtime.GC()            // so that no run pays for the rubbish of the one before
 		start := time.Now()
-		plan, err := alloc.Solve(p)
+		plan, err := solver.Solve(p, alloc.Options{})
 		solves = append(solves, millis(start))
 		if err != nil {
 			return row, err
@@ -80,7 +81,7 @@ func measurePlacement(environments, replicas int, seed uint64, roomy bool, runs 
 		p = lose(p, lost, at)
 		runtime.GC()
 		start = time.Now()
-		after, err := repairPlan(p, plan)
+		after, err := solver.Repair(p, alloc.Options{})
 		repairs = append(repairs, millis(start))
 		if err != nil {
 			return row, err
@@ -189,6 +190,3 @@ func memory() float64 {
 	runtime.ReadMemStats(&m)
 	return float64(m.Sys) / (1 << 20)
 }
-
-// repairPlan brings the plan into line with the changed problem.
-func repairPlan(p alloc.Problem, _ alloc.Plan) (alloc.Plan, error) { return alloc.Solve(p) }
