@@ -58,7 +58,7 @@ func BenchmarkSolve(b *testing.B) {
 
 // BenchmarkSolveShort solves fleets in which a fifth has to wait.
 func BenchmarkSolveShort(b *testing.B) {
-	for _, sites := range []int{1, 10, 100} {
+	for _, sites := range []int{1, 10, 100, 900} {
 		p := fleet(sites)
 		for i := range p.Environments {
 			if e := &p.Environments[i]; e.Tier == messages.Cloud {

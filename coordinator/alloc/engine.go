@@ -35,8 +35,8 @@ const (
 	stepsPerReplica = 300
 	stepsPerOption  = 50 // what the prices use
 	stepsMore       = 1_000
-	replicasMore    = 60 // of the first of them
-	mostSteps       = 20_000_000
+	replicasMore    = 60         // of the first of them
+	mostSteps       = 20_000_000 // for one part: large ones take their time by the step, too
 )
 
 // mostOptions bounds the places that the search looks at, all replicas together: a
@@ -144,7 +144,8 @@ func (m *model) budget() int {
 
 // search looks for a better plan for the replicas listed, who may all be placed, part
 // by part. It returns a state of its own, which holds nobody else. s learns the prices.
-func (s *state) search(who []int, o Options) *state {
+// To promote is to look only where somebody waits, and not for long.
+func (s *state) search(who []int, o Options, promote bool) *state {
 	parts, loose := s.in.parts(who)
 	t := newState(s.in, s.steps)
 	shadow := make([][resources]float64, len(s.in.envs))
@@ -160,11 +161,22 @@ func (s *state) search(who []int, o Options) *state {
 	}
 	budget := o.Budget
 	if budget == 0 {
-		budget = min(mostSteps, all+stepsMore*min(len(who), replicasMore))
+		budget = all + stepsMore*min(len(who), replicasMore)
+	}
+	if promote {
+		budget /= promotions
 	}
 	share := float64(budget) / float64(max(1, all))
 	for _, m := range models {
-		m.solve(s, t, shadow, loose, max(1, int(share*float64(m.budget()))), o.Stop)
+		steps := max(1, int(share*float64(m.budget())))
+		if o.Budget == 0 {
+			steps = min(steps, mostSteps)
+		}
+		if m.settled() || promote && !slices.Contains(m.start, -1) {
+			m.keep(s, t, shadow)
+		} else {
+			m.solve(s, t, shadow, loose, steps, o.Stop)
+		}
 	}
 	s.shadow, t.shadow = shadow, shadow
 	t.canonical()
@@ -174,17 +186,6 @@ func (s *state) search(who []int, o Options) *state {
 // solve puts the items of m into t, as s has them where the search finds nothing
 // better: amounts beyond what it takes are no error, s is a plan.
 func (m *model) solve(s, t *state, shadow [][resources]float64, loose []bool, budget int, stop func() bool) {
-	keep := func() {
-		for _, r := range m.who {
-			if s.at[r] >= 0 {
-				t.put(r, s.at[r])
-			}
-		}
-	}
-	if m.settled() {
-		keep()
-		return
-	}
 	opt := assign.Options{Budget: budget, Stop: stop, Start: m.start}
 	if s.shadow != nil {
 		opt.Prices = make([][assign.Resources]float64, len(m.envs))
@@ -194,7 +195,7 @@ func (m *model) solve(s, t *state, shadow [][resources]float64, loose []bool, bu
 	}
 	res, err := assign.Solve(&m.Instance, opt)
 	if err != nil {
-		keep()
+		m.keep(s, t, shadow)
 		return
 	}
 	for i, e := range m.envs {
@@ -211,10 +212,24 @@ func (m *model) solve(s, t *state, shadow [][resources]float64, loose []bool, bu
 		r, e := m.who[i], m.envs[b]
 		if !t.room(r, e) {
 			t.undo(mark)
-			keep()
+			m.keep(s, t, shadow)
 			return
 		}
 		t.put(r, e)
+	}
+}
+
+// keep puts the items of m into t as s has them.
+func (m *model) keep(s, t *state, shadow [][resources]float64) {
+	for _, r := range m.who {
+		if s.at[r] >= 0 {
+			t.put(r, s.at[r])
+		}
+	}
+	if s.shadow != nil {
+		for _, e := range m.envs {
+			shadow[e] = s.shadow[e]
+		}
 	}
 }
 
@@ -271,7 +286,7 @@ func (s *state) refine(o Options) *state {
 			who = append(who, r)
 		}
 	}
-	t := s.search(who, o)
+	t := s.search(who, o, false)
 	if len(t.waiting()) > len(s.waiting()) || !gains(t.objective()-s.objective(), s.objective()) {
 		return s
 	}
@@ -301,7 +316,7 @@ func (s *state) promote(bands [][]int, o Options) *state {
 		}
 		// Not by the caller's budget: who is placed must not depend on it in a way that
 		// could make a larger one worse.
-		t := s.search(who, Options{Stop: o.Stop})
+		t := s.search(who, Options{Stop: o.Stop}, true)
 		if s.in.compare(bands, t, s) < 0 {
 			s = t
 		}

@@ -30,6 +30,7 @@ func (s *state) insert(r int) bool {
 
 // insertBy is insert with at most depth replicas moving aside one after the other.
 func (s *state) insertBy(r, depth int, tries *int) bool {
+	*tries -= len(s.in.reps[r].cands) / 16 // a look at many costs more than one at few
 	if c, _, ok := s.best(r, -1); ok {
 		s.put(r, c.env)
 		return true
