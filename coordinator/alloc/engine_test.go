@@ -11,7 +11,7 @@ import (
 // A larger budget never gives a worse plan, equal budgets give equal ones, and the
 // bound holds whatever the budget.
 func TestLargerBudgetIsNeverWorse(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(24) {
 		rng := rand.New(rand.NewPCG(seed, 6))
 		p := random(rng, 2+rng.IntN(8), 2+rng.IntN(12))
 		if seed%10 == 0 {
@@ -22,19 +22,19 @@ func TestLargerBudgetIsNeverWorse(t *testing.T) {
 			t.Fatal(err)
 		}
 		var last *state
-		for _, budget := range []int{1, 1_000, 10_000, 50_000, 200_000} {
+		for _, budget := range []int{1, 1_000, 10_000, 60_000} {
 			s := in.solveWith(Options{Budget: budget})
 			if last != nil && in.compare(in.bands(), s, last) > 0 && gains(last.objective()-s.objective(), s.objective()) {
 				t.Errorf("seed %d: budget %d gives %v, a smaller one %v", seed, budget, s.objective(), last.objective())
 			}
 			last = s
 		}
-		plan, err := SolveWith(p, Options{Budget: 200_000})
+		plan, err := SolveWith(p, Options{Budget: 60_000})
 		if err != nil {
 			t.Fatal(err)
 		}
 		verify(t, p, plan)
-		again, err := SolveWith(p, Options{Budget: 200_000})
+		again, err := SolveWith(p, Options{Budget: 60_000})
 		if err != nil || fmt.Sprint(plan) != fmt.Sprint(again) {
 			t.Errorf("seed %d: two plans of one problem and budget", seed)
 		}
