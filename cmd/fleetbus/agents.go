@@ -13,18 +13,10 @@ func agentsCmd(a *app) *cobra.Command {
 		Short: "List the agents: where they stand, what they have, how they are",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := a.within(cmd.Context())
-			defer cancel()
-			b, done, err := a.bus(ctx, a.shortLog(cmd))
+			p, err := a.picture(cmd)
 			if err != nil {
 				return err
 			}
-			defer done()
-			p, err := a.look(ctx, b)
-			if err != nil {
-				return err
-			}
-			p.note(cmd)
 			if a.json {
 				return a.printJSON(cmd, map[string]any{
 					"leader": p.Leader, "term": p.Term, "live": p.Live,

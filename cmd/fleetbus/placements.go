@@ -14,14 +14,7 @@ func placementsCmd(a *app) *cobra.Command {
 		Short: "List every replica: where it is, how it does, why it is there or why it waits",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := a.within(cmd.Context())
-			defer cancel()
-			b, done, err := a.bus(ctx, a.shortLog(cmd))
-			if err != nil {
-				return err
-			}
-			defer done()
-			p, err := a.look(ctx, b)
+			p, err := a.picture(cmd)
 			if err != nil {
 				return err
 			}
@@ -31,7 +24,6 @@ func placementsCmd(a *app) *cobra.Command {
 					list = append(list, r)
 				}
 			}
-			p.note(cmd)
 			if a.json {
 				return a.printJSON(cmd, map[string]any{"leader": p.Leader, "term": p.Term, "live": p.Live, "replicas": list})
 			}

@@ -91,6 +91,22 @@ func (a *app) look(ctx context.Context, b *bus.Bus) (picture, error) {
 	return picture{state, false}, err
 }
 
+// picture connects, looks once, and says on standard error where no leader answers.
+func (a *app) picture(cmd *cobra.Command) (picture, error) {
+	ctx, cancel := a.within(cmd.Context())
+	defer cancel()
+	b, done, err := a.bus(ctx, a.shortLog(cmd))
+	if err != nil {
+		return picture{}, err
+	}
+	defer done()
+	p, err := a.look(ctx, b)
+	if err == nil {
+		p.note(cmd)
+	}
+	return p, err
+}
+
 // note says on standard error that no leader answers.
 func (p picture) note(cmd *cobra.Command) {
 	if !p.Live {

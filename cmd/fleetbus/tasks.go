@@ -14,18 +14,10 @@ func tasksCmd(a *app) *cobra.Command {
 		Short: "List what is to run: demands, replicas that are ready, what waits and why",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, cancel := a.within(cmd.Context())
-			defer cancel()
-			b, done, err := a.bus(ctx, a.shortLog(cmd))
+			p, err := a.picture(cmd)
 			if err != nil {
 				return err
 			}
-			defer done()
-			p, err := a.look(ctx, b)
-			if err != nil {
-				return err
-			}
-			p.note(cmd)
 			if a.json {
 				tasks := append([]messages.Task{}, p.Tasks...) // [] where there is none, not null
 				return a.printJSON(cmd, map[string]any{"leader": p.Leader, "term": p.Term, "live": p.Live, "settings": p.Settings, "tasks": tasks})
