@@ -40,6 +40,14 @@ var (
 	}
 )
 
+// aPreferring is aPlaced with the keys that came later.
+func aPreferring() Task {
+	t := aPlaced()
+	t.Prefer = &Preference{Tiers: []Tier{Edge}, Sites: []string{"hall-2"}, Labels: map[string]string{"gpu": "yes", "fan": "new"}, Penalty: ptr(12.5)}
+	t.MovePrice = ptr(80.5)
+	return t
+}
+
 // aPlaced is a task that is valid: aTask has a number beside per, to have every key.
 func aPlaced() Task {
 	t := aTask
@@ -74,6 +82,7 @@ func samples() []sample {
 		}}}, newOf[Routes]()},
 		{"settings", &Settings{V: 1, WeightLatency: 2, WeightCost: 0.5, Reserve: 0.15, Mode: Adaptive}, newOf[Settings]()},
 		{"task-entry", &TaskEntry{V: 1, Task: aPlaced()}, newOf[TaskEntry]()},
+		{"task-entry-2", &TaskEntry{V: 1, Task: aPreferring()}, newOf[TaskEntry]()},
 		{"drain-entry", &DrainEntry{V: 1, Agent: "edge-1", Reason: "new fan"}, newOf[DrainEntry]()},
 		{"lease", &Lease{V: 1, Holder: "coordinator-a"}, newOf[Lease]()},
 		{"event", &Event{V: 1, Time: aTime, Term: aFence, Kind: "replica_moved", Agent: "edge-1", Task: "detect", ID: "detect/0", Reason: "edge-2 is lost"}, newOf[Event]()},

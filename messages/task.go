@@ -22,8 +22,10 @@ type Task struct {
 	Tiers       []Tier            `msgpack:"t,omitempty" json:"tiers,omitempty"`         // where it may run; empty: everywhere
 	Sites       []string          `msgpack:"s,omitempty" json:"sites,omitempty"`         // likewise
 	Labels      map[string]string `msgpack:"lb,omitempty" json:"labels,omitempty"`       // labels that an environment must have
+	Prefer      *Preference       `msgpack:"pf,omitempty" json:"prefer,omitempty"`       // where it would rather run; nil: no matter
 	Robot       string            `msgpack:"ro,omitempty" json:"robot,omitempty"`        // pinned to this agent
 	Colocate    bool              `msgpack:"co,omitempty" json:"colocate,omitempty"`     // two replicas may share an environment
+	MovePrice   *float64          `msgpack:"mp,omitempty" json:"move_price,omitempty"`   // score that moving a replica must gain; nil: the coordinator's
 	Delivery    Delivery          `msgpack:"dl,omitempty" json:"delivery,omitempty"`     // inference: "" means Durable
 	Handler     string            `msgpack:"h,omitempty" json:"handler,omitempty"`       // what serves it; "" means the task's name
 	Concurrency int               `msgpack:"cc,omitempty" json:"concurrency,omitempty"`  // requests at once per replica; 0 means 1
@@ -164,6 +166,14 @@ func (t Task) Check(prefix string) error {
 	}
 	if t.Class == Action && len(t.Tiers) > 0 && !slices.Contains(t.Tiers, Robot) {
 		return Errorf(CodeBadRequest, "%stiers: an action runs on a robot, found %v; add robot or leave tiers out", prefix, t.Tiers)
+	}
+	if err := t.Prefer.check(prefix+"prefer", t); err != nil {
+		return err
+	}
+	if t.MovePrice != nil {
+		if err := CheckAmount(prefix+"move_price", *t.MovePrice, 0, MaxScore, ""); err != nil {
+			return err
+		}
 	}
 	for _, s := range t.Sites {
 		if err := CheckName(prefix+"sites", s); err != nil {

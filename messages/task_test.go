@@ -46,6 +46,23 @@ func TestTaskCheck(t *testing.T) {
 		{func(t *Task) { t.Sites = []string{"*"} }, "task.sites name"},
 		{func(t *Task) { t.Robot = ">" }, "task.robot name"},
 		{func(t *Task) { t.Handler = "a b" }, "task.handler name"},
+		{func(t *Task) { t.Prefer = &Preference{Tiers: []Tier{Edge}, Penalty: ptr(0.0)} }, ""},
+		{func(t *Task) {
+			t.Sites, t.Prefer = []string{"a", "b"}, &Preference{Sites: []string{"b"}, Penalty: ptr(1e12)}
+		}, ""},
+		{func(t *Task) { t.Prefer = &Preference{Penalty: ptr(5.0)} }, "task.prefer: found nothing that is preferred, allowed are tiers, sites, labels"},
+		{func(t *Task) { t.Prefer = &Preference{Tiers: []Tier{"fog"}} }, `task.prefer.tiers: found "fog"`},
+		{func(t *Task) { t.Tiers, t.Prefer = []Tier{Cloud}, &Preference{Tiers: []Tier{Edge}} }, "task.prefer.tiers: found edge, which the task's own tiers [cloud] do not allow"},
+		{func(t *Task) { t.Prefer = &Preference{Sites: []string{"a.b"}} }, "task.prefer.sites name"},
+		{func(t *Task) { t.Sites, t.Prefer = []string{"a"}, &Preference{Sites: []string{"b"}} }, "task.prefer.sites: found b, which the task's own sites [a] do not allow"},
+		{func(t *Task) {
+			t.Labels, t.Prefer = map[string]string{"gpu": "l4"}, &Preference{Labels: map[string]string{"gpu": "a100"}}
+		}, "task.prefer.labels: found gpu=a100, but"},
+		{func(t *Task) { t.Prefer = &Preference{Tiers: []Tier{Edge}, Penalty: ptr(-1.0)} }, "task.prefer.penalty: found -1, allowed are 0 to 1e+12"},
+		{func(t *Task) { t.Prefer = &Preference{Tiers: []Tier{Edge}, Penalty: ptr(math.NaN())} }, "task.prefer.penalty: found NaN"},
+		{func(t *Task) { t.MovePrice = ptr(0.0) }, ""},
+		{func(t *Task) { t.MovePrice = ptr(math.Inf(1)) }, "task.move_price: found +Inf"},
+		{func(t *Task) { t.MovePrice = ptr(-1.0) }, "task.move_price: found -1, allowed are 0 to 1e+12"},
 	} {
 		task := goodTask()
 		tc.change(&task)
@@ -175,5 +192,32 @@ func TestFind(t *testing.T) {
 	}
 	if _, ok := r.Find("c"); ok {
 		t.Error("found what is not there")
+	}
+}
+
+func TestPreferenceSaysWhatIsNotMet(t *testing.T) {
+	e := Environment{ID: "e", Tier: Edge, Labels: map[string]string{"gpu": "l4"}}
+	all := &Preference{Tiers: []Tier{Cloud, Robot}, Sites: []string{"hall"}, Labels: map[string]string{"gpu": "a100", "arch": "arm64"}}
+	for want, p := range map[string]*Preference{
+		"": nil,
+		"it prefers tier cloud or robot; it prefers site hall; it prefers arch=arm64, gpu=a100": all,
+		"it prefers gpu=l4, x=": {Labels: map[string]string{"gpu": "l4", "x": ""}},
+		"it prefers site b":     {Tiers: []Tier{Edge}, Sites: []string{"b"}, Labels: map[string]string{"gpu": "l4"}},
+	} {
+		got := p.Unmet(e)
+		if strings.Join(got, "; ") != want || p.CountUnmet(e) != len(got) {
+			t.Errorf("%+v: %q, %d, want %q", p, got, p.CountUnmet(e), want)
+		}
+	}
+	if got := (&Preference{Sites: []string{DefaultSite}}).Unmet(e); len(got) > 0 {
+		t.Errorf("an environment without a site is in %s: %q", DefaultSite, got)
+	}
+	same := *all
+	same.Penalty = ptr(float64(DefaultPenalty))
+	other := *all
+	other.Penalty = ptr(1.0)
+	var none *Preference
+	if !all.Equal(&same) || all.Equal(&other) || all.Equal(none) || !none.Equal(nil) || none.Equal(all) {
+		t.Error("Equal does not compare what a preference says")
 	}
 }
