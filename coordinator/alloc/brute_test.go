@@ -143,7 +143,10 @@ func verify(t *testing.T, p Problem, plan Plan) {
 func brute(in *instance, only []bool, freeMoves bool) (counts []int, objective float64) {
 	if freeMoves {
 		copied := *in
-		copied.movePrice = 0
+		copied.reps = slices.Clone(in.reps)
+		for r := range copied.reps {
+			copied.reps[r].move = 0
+		}
 		in = &copied
 	}
 	bands := in.bands()

@@ -17,6 +17,9 @@ func (p Problem) Check() error {
 	if err := messages.CheckAmount("move price", p.MovePrice, 0, unusable, ""); err != nil {
 		return err
 	}
+	if err := p.checkMeasured(); err != nil {
+		return err
+	}
 	envs := make(map[string]bool, len(p.Environments))
 	for _, e := range p.Environments {
 		if err := e.check(); err != nil {
@@ -35,6 +38,11 @@ func (p Problem) Check() error {
 		}
 		if err := r.Task.Check(prefix); err != nil {
 			return err
+		}
+		if r.MovePrice != nil {
+			if err := messages.CheckAmount(prefix+"move price", *r.MovePrice, 0, unusable, ""); err != nil {
+				return err
+			}
 		}
 		if reps[r.ID] {
 			return messages.Errorf(messages.CodeBadRequest, "%sid: it is used twice; every replica needs an id of its own", prefix)

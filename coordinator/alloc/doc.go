@@ -9,9 +9,11 @@
 //
 //	delay = work_j / compute_i + transfer_j / network_i + latency_i     ms
 //	cost  = price_i · compute_j / compute_i + cost_j                    per hour
-//	score = weight_latency · delay + weight_cost · cost                 lower is better
+//	score = weight_latency · delay + weight_cost · cost + penalty       lower is better
 //
-// A whole-billed environment costs its price in full, once, as soon as anything is
+// The penalty is 0 without a preference that is not met (see [messages.Preference]), and
+// in mode adaptive a delay that was measured stands in place of the formula. A
+// whole-billed environment costs its price in full, once, as soon as anything is
 // placed there. A plan puts every replica on one environment, keeps the sum of
 // the demands within (1 − reserve) · capacity − foreign use for compute, storage
 // and network alike, passes no limit, and has a small total score.
@@ -40,5 +42,6 @@
 // prices of the capacities.
 //
 // [Repair] changes the plan in force by as little as it can where the fleet changes,
-// and a [Solver] does so in milliseconds for a fleet of thousands.
+// and a [Solver] does so in milliseconds for a fleet of thousands. Who moves away from its
+// [Problem.Current] environment must gain the price of that: each replica has its own.
 package alloc

@@ -10,9 +10,10 @@ import (
 // Evaluation is what a given assignment amounts to, whether or not it keeps the
 // constraints.
 type Evaluation struct {
-	Delay, Cost, Score float64            // like those of a Plan
-	DelayOf            map[string]float64 // ms, mean over the replicas of a task, by task
-	Passed             []Violation        // the constraints that it breaks, sorted by replica
+	Delay, Cost    float64            // like those of a Plan
+	Penalty, Score float64            // likewise
+	DelayOf        map[string]float64 // ms, mean over the replicas of a task, by task
+	Passed         []Violation        // the constraints that it breaks, sorted by replica
 }
 
 // Violation is one constraint that an assignment breaks.
@@ -43,7 +44,7 @@ func Evaluate(p Problem, assignment map[string]string) (Evaluation, error) {
 		if !ok {
 			return Evaluation{}, messages.Errorf(messages.CodeNotFound, "replica %s: its environment %q is not in this problem", rep.ID, id)
 		}
-		delay := Delay(rep.Task, in.envs[e].Environment.Environment)
+		delay, _ := in.delay(&rep.Task, e)
 		cost := in.shareCost(rep, e)
 		if math.IsInf(delay, 0) || math.IsInf(cost, 0) {
 			return Evaluation{}, messages.Errorf(messages.CodeNoCapacity, "%s can never run on %s, which lacks what it needs altogether", rep.ID, id)
@@ -61,13 +62,14 @@ func Evaluate(p Problem, assignment map[string]string) (Evaluation, error) {
 		s.put(r, e)
 		out.Delay += delay
 		out.Cost += cost
+		out.Penalty += Penalty(rep.Task, in.envs[e].Environment.Environment)
 		out.DelayOf[rep.Task.Name] += delay
 		count[rep.Task.Name]++
 	}
 	for task, n := range count {
 		out.DelayOf[task] /= float64(n)
 	}
-	out.Score = Score(in.settings, out.Delay, out.Cost)
+	out.Score = Score(in.settings, out.Delay, out.Cost) + out.Penalty
 	for e := range in.envs {
 		for k, used := range s.used[e] {
 			// One replica that is too large by itself is listed already.
@@ -97,7 +99,8 @@ func AllOn(p Problem, tier messages.Tier) (map[string]string, error) {
 			if env.Tier != tier {
 				continue
 			}
-			if v := Score(in.settings, Delay(rep.Task, env), in.shareCost(rep, e)); best == "" || v < low {
+			delay, _ := in.delay(&rep.Task, e)
+			if v := Score(in.settings, delay, in.shareCost(rep, e)) + Penalty(rep.Task, env); best == "" || v < low {
 				best, low = env.ID, v
 			}
 		}

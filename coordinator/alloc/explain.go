@@ -13,7 +13,12 @@ type Verdict struct {
 	Chosen      bool
 	Reasons     []Reason // what keeps it off, one constraint each; empty where it is or could be
 	Delay, Cost float64  // there; the cost with the whole price where nothing else would run; may be +Inf
-	Score       float64  // of the two, and of the move where it would be one
+	Modelled    float64  // delay by the model, ms; equal to Delay where that was not measured
+	Measured    bool     // Delay was measured
+	Penalty     float64  // score, for what it prefers and has not got there
+	Unmet       []string // what that is, each a line for people
+	Move        float64  // score of the move that it would be, 0 where it is none
+	Score       float64  // of delay, cost, penalty and move
 	More        float64  // by how much the score would grow if it were there: negative where something else of the plan suffers; 0 for the chosen and where Reasons are
 	Text        string   // one line for people
 }
@@ -42,30 +47,32 @@ func Explain(p Problem, plan Plan, replica string) ([]Verdict, error) {
 	}
 	out := make([]Verdict, 0, len(in.envs))
 	for e := range in.envs {
-		v := Verdict{Environment: in.envs[e].ID, Chosen: e == now}
-		v.Delay = Delay(in.reps[r].Task, in.envs[e].Environment.Environment)
-		v.Cost = in.shareCost(&in.reps[r], e)
+		rep, env := &in.reps[r], in.envs[e].Environment.Environment
+		v := Verdict{Environment: env.ID, Chosen: e == now, Modelled: Delay(rep.Task, env),
+			Penalty: Penalty(rep.Task, env), Unmet: rep.Task.Prefer.Unmet(env)}
+		v.Delay, v.Measured = in.delay(&rep.Task, e)
+		v.Cost = in.shareCost(rep, e)
 		if in.envs[e].whole && len(s.on[e]) == 0 {
 			v.Cost += in.envs[e].Price
 		}
-		v.Score = Score(in.settings, v.Delay, v.Cost)
-		if cur := in.reps[r].cur; cur >= 0 && cur != e {
-			v.Score += in.movePrice
+		if rep.cur >= 0 && rep.cur != e {
+			v.Move = rep.move
 		}
+		v.Score = Score(in.settings, v.Delay, v.Cost) + v.Penalty + v.Move
 		obs := s.obstacles(r, e)
 		for _, o := range obs {
 			v.Reasons = append(v.Reasons, s.reason(r, e, []obstacle{o}))
 		}
 		switch {
 		case v.Chosen:
-			v.Text = "chosen: delay " + num(v.Delay) + " ms, cost " + num(v.Cost) + " per hour, score " + num(v.Score)
+			v.Text = "chosen: " + v.terms(rep) + ", score " + num(v.Score)
 		case len(obs) > 0:
 			v.Text = s.reason(r, e, obs).Text
 		case now < 0:
 			v.Text = "it has room there now"
 		default:
 			v.More = v.Score - here
-			v.Text = num(v.More) + " more score (" + num(v.Score) + "): delay " + num(v.Delay) + " ms, cost " + num(v.Cost) + " per hour"
+			v.Text = num(v.More) + " more score (" + num(v.Score) + "): " + v.terms(rep)
 			if v.More < 0 {
 				v.Text = num(-v.More) + " less score (" + num(v.Score) + "); a further solve would move it there"
 			}
@@ -73,6 +80,22 @@ func Explain(p Problem, plan Plan, replica string) ([]Verdict, error) {
 		out = append(out, v)
 	}
 	return out, nil
+}
+
+// terms says what the score is made of.
+func (v *Verdict) terms(rep *repInfo) string {
+	s := "delay " + num(v.Delay) + " ms"
+	if v.Measured {
+		s += " as measured (" + num(v.Modelled) + " by the model)"
+	}
+	s += ", cost " + num(v.Cost) + " per hour"
+	for _, u := range v.Unmet {
+		s += ", " + num(rep.Task.Prefer.Weight()) + " because " + u
+	}
+	if v.Move > 0 {
+		s += ", " + num(v.Move) + " for the move"
+	}
+	return s
 }
 
 // replica finds a replica by id.

@@ -3,6 +3,7 @@ package alloc
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -205,7 +206,11 @@ func (s *state) remedy(r, e int, how remedyKind) (text string, change func(*Prob
 	}
 	moved := env.Environment.Environment
 	moved.Capacity = cap
-	if delay := Delay(rep.Task, moved); !usable(delay) {
+	delay, measured := s.in.delay(&rep.Task, e)
+	if !measured { // else it stays what it is, whatever the model says of more capacity
+		delay = Delay(rep.Task, moved)
+	}
+	if !usable(delay) {
 		return "", nil, 0, false
 	} else if !withinLimit(delay, rep.Task.Limit) {
 		w.limit(delay)
@@ -231,6 +236,12 @@ func (s *state) oneMore(e int) (string, func(*Problem)) {
 		}
 		like.Foreign = messages.Resources{}
 		p.Environments = append(p.Environments, like)
+		p.Measured = maps.Clone(p.Measured) // alike in this, too
+		for k, v := range p.Measured {
+			if k.Environment == s.in.envs[e].ID {
+				p.Measured[Pair{k.Task, like.ID}] = v
+			}
+		}
 	}
 }
 

@@ -10,13 +10,13 @@ import (
 
 // instance is a checked Problem, sorted and indexed. It is not changed by solving.
 type instance struct {
-	settings  messages.Settings
-	movePrice float64
-	envs      []envInfo // sorted by id
-	reps      []repInfo // sorted by id
-	byID      map[string]int
-	apart     []bool // per task: replicas keep apart
-	leaders   []int  // the first replica of each kind: those of a kind share their candidates
+	settings messages.Settings
+	envs     []envInfo // sorted by id
+	reps     []repInfo // sorted by id
+	byID     map[string]int
+	apart    []bool               // per task: replicas keep apart
+	leaders  []int                // the first replica of each kind: those of a kind share their candidates
+	measured []map[string]float64 // ms, by environment and task; nil for none
 }
 
 type envInfo struct {
@@ -33,13 +33,15 @@ type repInfo struct {
 	kind  int         // index into leaders
 	cands []candidate // where it fits alone, sorted by environment; shared by equal replicas
 	cur   int         // its current environment, -1 for none
+	move  float64     // score that leaving it costs
 }
 
 // candidate is an environment on which a replica fits alone.
 type candidate struct {
 	env         int
 	delay, cost float64 // cost without the price of a whole-billed environment
-	score       float64 // of the two, weighted
+	penalty     float64 // for preferences that are not met
+	score       float64 // of the three, weighted
 }
 
 // compile checks, sorts and indexes p. What depends on order is settled here: the
@@ -48,7 +50,7 @@ func compile(p Problem) (*instance, error) {
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
-	in := &instance{settings: p.settings(), movePrice: p.MovePrice, byID: make(map[string]int, len(p.Environments))}
+	in := &instance{settings: p.settings(), byID: make(map[string]int, len(p.Environments))}
 	in.envs = make([]envInfo, 0, len(p.Environments))
 	for _, e := range p.Environments {
 		in.envs = append(in.envs, newEnvInfo(e, in.settings))
@@ -61,10 +63,12 @@ func compile(p Problem) (*instance, error) {
 		sites[e.Site] = append(sites[e.Site], i)
 	}
 
+	in.measured = in.measuredBy(p)
+
 	in.reps = make([]repInfo, 0, len(p.Replicas))
 	for _, r := range p.Replicas {
 		r.Task = r.Task.Normal()
-		in.reps = append(in.reps, repInfo{Replica: r, need: vector(r.Task.Demand), cur: -1})
+		in.reps = append(in.reps, repInfo{Replica: r, need: vector(r.Task.Demand), cur: -1, move: p.movePrice(r)})
 	}
 	slices.SortFunc(in.reps, func(a, b repInfo) int { return cmp.Compare(a.ID, b.ID) })
 	names := make(map[string]int)
@@ -137,13 +141,27 @@ type groupKey struct {
 func sameTask(a, b messages.Task) bool {
 	return a.Demand == b.Demand && a.WorkGFLOP() == b.WorkGFLOP() && a.TransferKbit() == b.TransferKbit() &&
 		a.Limit == b.Limit && a.Cost == b.Cost && a.Robot == b.Robot && a.HandlerName() == b.HandlerName() &&
-		slices.Equal(a.Tiers, b.Tiers) && slices.Equal(a.Sites, b.Sites) && maps.Equal(a.Labels, b.Labels)
+		slices.Equal(a.Tiers, b.Tiers) && slices.Equal(a.Sites, b.Sites) && maps.Equal(a.Labels, b.Labels) && a.Prefer.Equal(b.Prefer)
 }
+
+// movePrice is the score that moving r costs.
+func (p Problem) movePrice(r Replica) float64 {
+	switch {
+	case r.MovePrice != nil:
+		return *r.MovePrice
+	case r.Task.MovePrice != nil:
+		return *r.Task.MovePrice
+	}
+	return p.MovePrice
+}
+
+func samePrice(a, b *float64) bool { return a == b || a != nil && b != nil && *a == *b }
 
 // candidate weighs r on environment e; ok is false where it cannot run even alone.
 func (in *instance) candidate(r *repInfo, e int) (c candidate, ok bool) {
 	env := &in.envs[e]
-	c = candidate{env: e, delay: Delay(r.Task, env.Environment.Environment), cost: in.shareCost(r, e)}
+	c = candidate{env: e, cost: in.shareCost(r, e), penalty: Penalty(r.Task, env.Environment.Environment)}
+	c.delay, _ = in.delay(&r.Task, e)
 	if !in.admits(r, e) || !usable(c.delay) || !usable(c.cost+env.price) || !withinLimit(c.delay, r.Task.Limit) {
 		return c, false
 	}
@@ -152,7 +170,7 @@ func (in *instance) candidate(r *repInfo, e int) (c candidate, ok bool) {
 			return c, false
 		}
 	}
-	c.score = Score(in.settings, c.delay, c.cost)
+	c.score = Score(in.settings, c.delay, c.cost) + c.penalty
 	return c, usable(c.score)
 }
 

@@ -9,10 +9,13 @@ import (
 type Cell struct {
 	Task        string
 	Environment string
-	Delay       float64 // ms; +Inf where there is nothing to run it with
+	Delay       float64 // ms; the measured one where it counts; +Inf where there is nothing to run it with
+	Modelled    float64 // ms; equal to Delay where that was not measured
+	Measured    bool    // Delay was measured
 	Cost        float64 // per hour; the whole price where it is billed whole
+	Penalty     float64 // score, for what the task prefers and has not got there
 	Score       float64
-	Feasible    bool     // by the model: capacity without reserve, and limit
+	Feasible    bool     // by the model and Delay: capacity without reserve, and limit
 	Reasons     []Reason // what keeps a plan from putting it there even so: reserve, foreign use, tier, handler, …; empty where it may
 }
 
@@ -44,8 +47,10 @@ func Matrix(p Problem) ([]Cell, error) {
 		t := in.reps[r].Task
 		for e := range in.envs {
 			env := in.envs[e].Environment.Environment
-			c := Cell{Task: t.Name, Environment: env.ID, Delay: Delay(t, env), Cost: Cost(t, env), Feasible: Feasible(t, env)}
-			c.Score = Score(in.settings, c.Delay, c.Cost)
+			c := Cell{Task: t.Name, Environment: env.ID, Modelled: Delay(t, env), Cost: Cost(t, env), Penalty: Penalty(t, env)}
+			c.Delay, c.Measured = in.delay(&t, e)
+			c.Feasible = feasible(t, env, c.Delay)
+			c.Score = Score(in.settings, c.Delay, c.Cost) + c.Penalty
 			for _, o := range s.obstacles(r, e) {
 				c.Reasons = append(c.Reasons, s.reason(r, e, []obstacle{o}))
 			}

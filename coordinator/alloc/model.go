@@ -27,11 +27,21 @@ func Score(s messages.Settings, delay, cost float64) float64 {
 	return weigh(s.WeightLatency, delay) + weigh(s.WeightCost, cost)
 }
 
+// Penalty is the score that t pays on e for what it prefers and has not got there.
+func Penalty(t messages.Task, e messages.Environment) float64 {
+	if t.Prefer == nil {
+		return 0
+	}
+	return t.Prefer.Weight() * float64(t.Prefer.CountUnmet(e))
+}
+
 // Feasible reports whether t alone may run on e by the model: every demand within
 // the capacity (the reserve is the plan's business) and the delay within the limit.
-func Feasible(t messages.Task, e messages.Environment) bool {
-	d := Delay(t, e)
-	if !usable(d) || !withinLimit(d, t.Limit) {
+func Feasible(t messages.Task, e messages.Environment) bool { return feasible(t, e, Delay(t, e)) }
+
+// feasible is Feasible with a delay that may be another than the modelled one.
+func feasible(t messages.Task, e messages.Environment, delay float64) bool {
+	if !usable(delay) || !withinLimit(delay, t.Limit) {
 		return false
 	}
 	need, have := vector(t.Demand), vector(e.Capacity)

@@ -12,8 +12,13 @@ type Problem struct {
 	// Current is the environment of each replica in the plan that is in force, by
 	// replica id; a replica that is absent has none.
 	Current map[string]string
-	// MovePrice is added to the score of a replica that leaves its Current environment.
+	// MovePrice is added to the score of a replica that leaves its Current environment,
+	// where neither the replica nor its task says another.
 	MovePrice float64
+	// Measured are delays that were measured, ms. In mode adaptive they stand in place of
+	// the modelled ones, for the score and for the limit; in other modes nothing reads
+	// them. Whoever measures decides what is enough to be believed.
+	Measured map[Pair]float64
 }
 
 // Environment is an environment as the plan may use it.
@@ -30,6 +35,8 @@ type Replica struct {
 	Task messages.Task
 	Pin  string // the only environment that it may run on; "" means any
 	Site string // the only site that it may run in; "" means any
+
+	MovePrice *float64 // score; nil: that of the task, else of the problem
 }
 
 // Plan is a solution. All slices are sorted by replica id.
@@ -37,10 +44,11 @@ type Plan struct {
 	Assignments []Assignment
 	Waiting     []Waiting
 
-	Delay float64 // Σ delay of the assigned, ms
-	Cost  float64 // Σ cost, per hour, whole-billed environments counted once
-	Score float64 // weight_latency · Delay + weight_cost · Cost
-	Bound float64 // no plan that places the same replicas scores less
+	Delay   float64 // Σ delay of the assigned, ms
+	Cost    float64 // Σ cost, per hour, whole-billed environments counted once
+	Penalty float64 // Σ penalty of preferences that are not met
+	Score   float64 // weight_latency · Delay + weight_cost · Cost + Penalty
+	Bound   float64 // no plan that places the same replicas scores less
 
 	Prices Prices // of the capacities; nil where none is scarce
 }
@@ -50,8 +58,9 @@ type Assignment struct {
 	Replica     string
 	Task        string
 	Environment string
-	Delay       float64 // ms
+	Delay       float64 // ms; the measured one where it counts
 	Cost        float64 // per hour, by share of the formula; with whole billing the first replica (by id) carries the price
+	Penalty     float64 // score, for what it prefers and has not got
 }
 
 // Waiting is a replica that fits nowhere.

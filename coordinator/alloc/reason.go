@@ -36,13 +36,15 @@ func (s *state) obstacles(r, e int) []obstacle {
 		add(!fits(s.used[e][k]+need, env.cap[k]), kinds[k].constraint, need, max(0, env.cap[k]-s.used[e][k]))
 	}
 	work, transfer := rep.Task.WorkGFLOP(), rep.Task.TransferKbit()
-	noCompute, noNetwork := work > 0 && env.Capacity.Compute == 0, transfer > 0 && env.Capacity.Network == 0
+	delay, measured := s.in.delay(&rep.Task, e) // what was measured there can run there
+	noCompute, noNetwork := !measured && work > 0 && env.Capacity.Compute == 0, !measured && transfer > 0 && env.Capacity.Network == 0
 	add(noCompute && rep.need[0] == 0, ConstraintCompute, work, 0)
 	add(noNetwork && rep.need[2] == 0, ConstraintNetwork, transfer, 0)
-	if delay := Delay(rep.Task, env.Environment.Environment); !noCompute && !noNetwork {
+	if !noCompute && !noNetwork {
 		add(!usable(delay) || !withinLimit(delay, rep.Task.Limit), ConstraintLimit, delay, rep.Task.Limit)
 		cost := s.in.shareCost(rep, e) + env.price
-		add(usable(delay) && (!usable(cost) || !usable(Score(s.in.settings, delay, cost))), ConstraintCost, cost, unusable)
+		score := Score(s.in.settings, delay, cost) + Penalty(rep.Task, env.Environment.Environment)
+		add(usable(delay) && (!usable(cost) || !usable(score)), ConstraintCost, cost, unusable)
 	}
 	add(s.in.apart[rep.task] && s.held[[2]int{rep.task, e}] > 0, ConstraintApart, 0, 0)
 	return out
@@ -67,6 +69,10 @@ func (s *state) text(r, e int, o obstacle) string {
 	case ConstraintLimit:
 		if !usable(o.need) {
 			return fmt.Sprintf("its delay on %s, %s ms, is more than a plan can weigh", env.ID, num(o.need))
+		}
+		if _, measured := s.in.delay(&rep.Task, e); measured {
+			return fmt.Sprintf("delay on %s %s ms as measured (%s by the model), limit %s ms", env.ID, num(o.need),
+				num(Delay(rep.Task, env.Environment.Environment)), num(o.have))
 		}
 		return fmt.Sprintf("delay on %s %s ms, limit %s ms", env.ID, num(o.need), num(o.have))
 	case ConstraintCost:

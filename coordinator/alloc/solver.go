@@ -58,13 +58,20 @@ func (v *Solver) compile(p Problem) (changed []int, err error) {
 			return nil, err
 		}
 		v.in = in
-		v.last = Problem{Settings: p.Settings, MovePrice: p.MovePrice, Environments: slices.Clone(p.Environments), Replicas: slices.Clone(p.Replicas)}
+		v.last = Problem{Settings: p.Settings, MovePrice: p.MovePrice, Environments: slices.Clone(p.Environments), Replicas: slices.Clone(p.Replicas),
+			Measured: maps.Clone(p.Measured)}
 		return nil, nil
+	}
+	if err := p.checkMeasured(); err != nil {
+		return nil, err
 	}
 	for _, i := range changed {
 		if err := p.Environments[i].check(); err != nil {
 			return nil, err
 		}
+	}
+	if !maps.Equal(p.Measured, v.last.Measured) {
+		v.last.Measured, v.in.measured = maps.Clone(p.Measured), v.in.measuredBy(p)
 	}
 	for x, i := range changed {
 		v.last.Environments[i] = p.Environments[i]
@@ -93,12 +100,13 @@ func (v *Solver) changed(p Problem) (out []int, ok bool) {
 		len(p.Environments) != len(l.Environments) || len(p.Replicas) != len(l.Replicas) {
 		return nil, false
 	}
+	measured := remeasured(&p, l)
 	for i := range p.Environments {
 		a, b := &p.Environments[i], &l.Environments[i]
 		if a.ID != b.ID || a.Environment.Normal().Site != b.Environment.Normal().Site {
 			return nil, false
 		}
-		if a.Closed != b.Closed || a.Foreign != b.Foreign || !sameEnvironment(&a.Environment, &b.Environment) {
+		if measured[a.ID] || a.Closed != b.Closed || a.Foreign != b.Foreign || !sameEnvironment(&a.Environment, &b.Environment) {
 			if out = append(out, i); len(out) > mostChanged {
 				return nil, false
 			}
@@ -106,7 +114,7 @@ func (v *Solver) changed(p Problem) (out []int, ok bool) {
 	}
 	for i := range p.Replicas {
 		a, b := &p.Replicas[i], &l.Replicas[i]
-		if a.ID != b.ID || a.Pin != b.Pin || a.Site != b.Site || !unchanged(&a.Task, &b.Task) {
+		if a.ID != b.ID || a.Pin != b.Pin || a.Site != b.Site || !unchanged(&a.Task, &b.Task) || !samePrice(a.MovePrice, b.MovePrice) {
 			return nil, false
 		}
 	}
@@ -123,7 +131,7 @@ func unchanged(a, b *messages.Task) bool {
 	return a.Name == b.Name && a.Class == b.Class && a.Demand == b.Demand && a.WorkGFLOP() == b.WorkGFLOP() &&
 		a.TransferKbit() == b.TransferKbit() && a.Limit == b.Limit && a.Cost == b.Cost && a.Priority == b.Priority &&
 		a.Robot == b.Robot && a.Colocate == b.Colocate && a.Handler == b.Handler && slices.Equal(a.Tiers, b.Tiers) &&
-		slices.Equal(a.Sites, b.Sites) && maps.Equal(a.Labels, b.Labels)
+		slices.Equal(a.Sites, b.Sites) && maps.Equal(a.Labels, b.Labels) && a.Prefer.Equal(b.Prefer) && samePrice(a.MovePrice, b.MovePrice)
 }
 
 // replace makes e, by index, what the caller says it is now.

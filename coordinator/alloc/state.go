@@ -89,7 +89,7 @@ func (s *state) price(r int, c candidate) float64 {
 // priceBeside is price where something else runs on the environment already.
 func (s *state) priceBeside(r int, c candidate) float64 {
 	if cur := s.in.reps[r].cur; cur >= 0 && cur != c.env {
-		return c.score + s.in.movePrice
+		return c.score + s.in.reps[r].move
 	}
 	return c.score
 }

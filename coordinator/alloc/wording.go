@@ -93,7 +93,11 @@ func (w *wording) capacity(to messages.Resources) {
 func (w *wording) limit(delay float64) {
 	now := w.s.in.reps[w.r].Task.Limit
 	to := ceilDigits(delay, 6)
-	w.add((to-now)/now, fmt.Sprintf("raise limit from %s ms to %s ms (%s)", num(now), num(to), w.s.in.envs[w.e].ID), func(p *Problem) {
+	where := w.s.in.envs[w.e].ID
+	if _, measured := w.s.in.delay(&w.s.in.reps[w.r].Task, w.e); measured {
+		where += ", as measured"
+	}
+	w.add((to-now)/now, fmt.Sprintf("raise limit from %s ms to %s ms (%s)", num(now), num(to), where), func(p *Problem) {
 		w.editTask(p, func(t *messages.Task) { t.Limit = to })
 	})
 }
