@@ -164,16 +164,17 @@ func (s *state) plan() Plan {
 			continue
 		}
 		c, _ := s.in.find(r, e)
-		a := Assignment{Replica: rep.ID, Task: rep.Task.Name, Environment: s.in.envs[e].ID, Delay: c.delay, Cost: c.cost}
+		a := Assignment{Replica: rep.ID, Task: rep.Task.Name, Environment: s.in.envs[e].ID, Delay: c.delay, Cost: c.cost, Penalty: c.penalty}
 		if s.in.envs[e].whole && !paid[e] {
 			paid[e] = true
 			a.Cost += s.in.envs[e].Price
 		}
 		p.Delay += a.Delay
 		p.Cost += a.Cost
+		p.Penalty += a.Penalty
 		p.Assignments = append(p.Assignments, a)
 	}
-	p.Score = Score(s.in.settings, p.Delay, p.Cost)
+	p.Score = Score(s.in.settings, p.Delay, p.Cost) + p.Penalty
 	p.Bound = s.lagrange()
 	if quick := p.Bound > 0 && s.repaired; !quick {
 		p.Bound = max(p.Bound, s.bound())
