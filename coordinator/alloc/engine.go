@@ -266,7 +266,7 @@ func (s *state) canonical() {
 		if len(list) == 0 || list[0] > x {
 			continue
 		}
-		if r := list[0]; s.in.ahead(r, x) == 0 && s.in.reps[r].cur == rep.cur {
+		if r := list[0]; s.in.ahead(r, x) == 0 && s.in.reps[r].cur == rep.cur && s.in.reps[r].move == rep.move {
 			s.take(x)
 			s.put(r, e)
 			waiting[&rep.cands[0]] = list[1:]
