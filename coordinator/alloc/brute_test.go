@@ -60,6 +60,7 @@ func random(rng *rand.Rand, envs, tasks int) Problem {
 			w := pick(0, 1, 10)
 			t.Work, t.Transfer = &w, &w
 		}
+		prefer(&t, rng)
 		list = append(list, t)
 	}
 	p.Replicas = Expand(list, plain)
@@ -70,8 +71,104 @@ func random(rng *rand.Rand, envs, tasks int) Problem {
 				p.Current[r.ID] = fmt.Sprintf("e%d", rng.IntN(envs+1)) // one of them is gone
 			}
 		}
+		for i := range p.Replicas {
+			if rng.IntN(4) == 0 {
+				price := pick(0, 2, 20)
+				p.Replicas[i].MovePrice = &price
+			}
+		}
+	}
+	if rng.IntN(2) == 0 { // else what was measured must not matter
+		p.Settings.Mode = messages.Adaptive
+	}
+	if rng.IntN(2) == 0 {
+		p.Measured = map[Pair]float64{{"gone", "e0"}: 3}
+		for i := range tasks {
+			for j := range envs + 1 { // one of them is gone
+				if rng.IntN(4) == 0 {
+					p.Measured[Pair{fmt.Sprintf("t%d", i), fmt.Sprintf("e%d", j)}] = pick(0, 1, 5, 40)
+				}
+			}
+		}
 	}
 	return p
+}
+
+// prefer gives some tasks a preference that they allow, and some a move price.
+func prefer(t *messages.Task, rng *rand.Rand) {
+	if rng.IntN(4) == 0 {
+		price := float64(rng.IntN(3) * 4)
+		t.MovePrice = &price
+	}
+	var f messages.Preference
+	switch rng.IntN(6) {
+	case 0:
+		f.Tiers = []messages.Tier{messages.Edge}
+	case 1:
+		f.Sites = []string{"a", messages.DefaultSite}
+	case 2:
+		f.Labels = map[string]string{"gpu": "yes"}
+	case 3:
+		f.Tiers, f.Labels = []messages.Tier{messages.Robot, messages.Edge}, map[string]string{"gpu": "yes"}
+	default:
+		return
+	}
+	if len(t.Sites) > 0 {
+		f.Sites = nil
+	}
+	if w := float64(rng.IntN(4)) * 3; w > 0 { // else the default
+		f.Penalty = &w
+	}
+	if len(f.Tiers)+len(f.Sites)+len(f.Labels) > 0 {
+		t.Prefer = &f
+	}
+}
+
+// penalty is what t pays on e, counted apart from the solver's own code.
+func penalty(t messages.Task, e Environment) (sum float64) {
+	f := t.Prefer
+	if f == nil {
+		return 0
+	}
+	each := 100.0
+	if f.Penalty != nil {
+		each = *f.Penalty
+	}
+	if len(f.Tiers) > 0 && !slices.Contains(f.Tiers, e.Tier) {
+		sum += each
+	}
+	if len(f.Sites) > 0 && !slices.Contains(f.Sites, e.Site) {
+		sum += each
+	}
+	if want, ok := f.Labels["gpu"]; ok && e.Labels["gpu"] != want {
+		sum += each
+	}
+	return sum
+}
+
+// moves is what those pay who are not where they were, counted apart from the solver's
+// own code.
+func moves(p Problem, plan Plan) (sum float64) {
+	there := make(map[string]bool)
+	for _, e := range p.Environments {
+		there[e.ID] = true
+	}
+	at := currentOf(plan)
+	for _, r := range p.Replicas {
+		was := p.Current[r.ID]
+		if now := at[r.ID]; now == "" || was == "" || !there[was] || now == was {
+			continue
+		}
+		price := p.MovePrice
+		if r.Task.MovePrice != nil {
+			price = *r.Task.MovePrice
+		}
+		if r.MovePrice != nil {
+			price = *r.MovePrice
+		}
+		sum += price
+	}
+	return sum
 }
 
 // verify checks a plan against the problem, apart from the solver's own code.
@@ -90,7 +187,7 @@ func verify(t *testing.T, p Problem, plan Plan) {
 	}
 	used := map[string]messages.Resources{}
 	there := map[string]bool{}
-	var delay, cost float64
+	var delay, cost, unmet float64
 	for _, a := range plan.Assignments {
 		e, r := envs[a.Environment], reps[a.Replica]
 		task := r.Task
@@ -102,7 +199,11 @@ func verify(t *testing.T, p Problem, plan Plan) {
 			d += task.TransferKbit() / e.Capacity.Network
 		}
 		d += e.Latency
-		delay, cost = delay+a.Delay, cost+a.Cost
+		if v, ok := p.Measured[Pair{task.Name, e.ID}]; ok && p.Settings.Mode == messages.Adaptive {
+			d = v
+		}
+		delay, cost, unmet = delay+a.Delay, cost+a.Cost, unmet+penalty(task, e)
+		near(t, "penalty of "+r.ID, a.Penalty, penalty(task, e))
 		switch site := r.Site; {
 		case math.Abs(d-a.Delay) > 1e-9*max(1, d):
 			t.Errorf("%s on %s: delay %v, want %v", r.ID, e.ID, a.Delay, d)
@@ -127,7 +228,8 @@ func verify(t *testing.T, p Problem, plan Plan) {
 	}
 	near(t, "sum of delays", plan.Delay, delay)
 	near(t, "sum of costs", plan.Cost, cost)
-	if s := Score(p.Settings, delay, cost); plan.Bound > s || math.Abs(s-plan.Score) > 1e-9*max(1, s) {
+	near(t, "sum of penalties", plan.Penalty, unmet)
+	if s := Score(p.Settings, delay, cost) + unmet; plan.Bound > s || math.Abs(s-plan.Score) > 1e-9*max(1, s) {
 		t.Errorf("score %v (is %v), bound %v", plan.Score, s, plan.Bound)
 	}
 	for _, w := range plan.Waiting {
@@ -216,6 +318,7 @@ func TestBruteForceTwin(t *testing.T) {
 		best, _ := brute(in, nil, false)
 		_, moved := brute(in, only, false)
 		_, free := brute(in, only, true)
+		near(t, fmt.Sprintf("seed %d: objective", seed), s.objective(), plan.Score+moves(p, plan))
 		slack := 1e-9 * max(1, plan.Score)
 		if slices.Compare(counts, best) > 0 {
 			t.Errorf("seed %d: the solver places %v, all possibilities say %v", seed, counts, best)

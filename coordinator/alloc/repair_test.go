@@ -3,6 +3,7 @@ package alloc
 import (
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -28,7 +29,8 @@ func disturb(p Problem, rng *rand.Rand) Problem {
 	}
 	i := rng.IntN(len(p.Environments))
 	e := &p.Environments[i]
-	switch rng.IntN(7) {
+	pair := Pair{fmt.Sprintf("t%d", rng.IntN(4)), e.ID}
+	switch rng.IntN(11) {
 	case 0:
 		e.Closed = "lost"
 	case 1:
@@ -46,6 +48,27 @@ func disturb(p Problem, rng *rand.Rand) Problem {
 	case 6:
 		if len(p.Replicas) > 0 {
 			p.Replicas[rng.IntN(len(p.Replicas))].Task.Demand.Compute += 2
+		}
+	case 7, 8:
+		p.Measured = maps.Clone(p.Measured)
+		if p.Measured == nil {
+			p.Measured = make(map[Pair]float64)
+		}
+		p.Measured[pair] = float64(rng.IntN(50))
+	case 9:
+		p.Measured = maps.Clone(p.Measured)
+		delete(p.Measured, pair)
+	case 10:
+		if len(p.Replicas) > 0 {
+			r, price := &p.Replicas[rng.IntN(len(p.Replicas))], float64(rng.IntN(9))
+			switch rng.IntN(3) {
+			case 0:
+				r.MovePrice = &price
+			case 1:
+				r.Task.MovePrice = &price
+			case 2:
+				r.Task.Prefer = &messages.Preference{Labels: map[string]string{"gpu": "yes"}, Penalty: &price}
+			}
 		}
 	}
 	return p
@@ -92,6 +115,9 @@ func TestRepairKeepsPlaces(t *testing.T) {
 			for r := range in.reps {
 				if a, b := in.reps[r].cands, v.in.reps[r].cands; len(a)+len(b) > 0 && !reflect.DeepEqual(a, b) {
 					t.Fatalf("seed %d, step %d: %s has %v, the solver keeps %v", seed, step, in.reps[r].ID, a, b)
+				}
+				if a, b := in.reps[r].move, v.in.reps[r].move; a != b {
+					t.Fatalf("seed %d, step %d: moving %s costs %v, the solver keeps %v", seed, step, in.reps[r].ID, a, b)
 				}
 			}
 		}
@@ -178,6 +204,11 @@ func TestRepairSaysWhatIsWrong(t *testing.T) {
 		t.Error(err)
 	}
 	p.Environments[0].Latency = 50
+	p.Measured = map[Pair]float64{{"action", "robot"}: math.NaN()} // in a mode that does not read it, too
+	if _, err := v.Repair(p, Options{}); err == nil || err.Error() != "bad_request: measured delay of action on robot: found NaN, allowed is a finite number ms" {
+		t.Error(err)
+	}
+	p.Measured = nil
 	if plan, err := v.Repair(p, Options{}); err != nil || len(plan.Waiting) != 0 {
 		t.Errorf("%v %+v", err, plan)
 	}
