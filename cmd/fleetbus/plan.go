@@ -19,17 +19,22 @@ import (
 func planCmd() *cobra.Command {
 	var path string
 	var explain, set, compare []string
-	var pareto string
+	var pareto, preset string
 	cmd := &cobra.Command{
 		Use:   "plan -f FILE",
 		Short: "Plan a fleet file offline: matrix, plan, what waits and what would help",
 		Long: `Plan a fleet file without a server or agents: what every task would take and cost on
-every environment, who runs where, what waits and the smallest change that would place
-it, the use of every environment, the totals with a certified bound, and the comparison
-with the baselines that the file names.`,
+every environment, who runs where and how near to its limit, what waits and the smallest
+change that would place it, the use of every environment, the totals with a certified
+bound, and the comparison with the baselines that the file names.
+
+--explain says of every environment why a task is there, which constraint keeps it off,
+or how much more score it would be. A score weighs delay and cost by the weights of the
+file, --preset or --set; lower is better.`,
 		Example: `  fleetbus plan -f configs/smart-factory.yaml
   fleetbus plan -f configs/three-tiers.yaml --set resource_reserve_ratio=0.1
   fleetbus plan -f configs/three-tiers.yaml --explain inference --json
+  fleetbus plan -f configs/fleet.yaml --preset realtime --set mode=adaptive
   fleetbus plan -f configs/smart-factory.yaml --compare all-cloud,all-edge,hybrid
   fleetbus plan -f configs/smart-factory.yaml --pareto`,
 		Args: noArgs,
@@ -42,6 +47,11 @@ with the baselines that the file names.`,
 				return fileError(cmd, err)
 			}
 			settings := file.Planning()
+			if preset != "" { // before --set, which says more
+				if err := planreport.Set(&settings, "preset="+preset); err != nil {
+					return usageError{fmt.Errorf("--%w", err)}
+				}
+			}
 			for _, s := range set {
 				if err := planreport.Set(&settings, s); err != nil {
 					return usageError{fmt.Errorf("--set: %w", err)}
@@ -68,6 +78,7 @@ with the baselines that the file names.`,
 	}
 	cmd.Flags().StringVarP(&path, "file", "f", "", "fleet `FILE`")
 	cmd.Flags().StringArrayVar(&explain, "explain", nil, "say of every environment why this `TASK` or replica is there or not (may be repeated)")
+	cmd.Flags().StringVar(&preset, "preset", "", "plan with the weights and the reserve of `PRESET` realtime, balanced or cost instead of the file's")
 	cmd.Flags().StringArrayVar(&set, "set", nil, "plan with another `NAME=VALUE` of preset, weight_latency, weight_cost, resource_reserve_ratio, mode (may be repeated)")
 	cmd.Flags().StringSliceVar(&compare, "compare", nil, "compare with `NAMES` of all-cloud, all-edge, all-robot, hybrid (this plan) and the file's baselines, instead of the file's baselines")
 	cmd.Flags().StringVar(&pareto, "pareto", "", "sweep the weights and write what can be had, delay against cost, to `PREFIX`.svg and PREFIX.json")

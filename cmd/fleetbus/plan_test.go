@@ -67,7 +67,8 @@ func TestPlanRefuses(t *testing.T) {
 		{[]string{"-f", "none.yaml"}, []string{"fleetbus: fleet file: open none.yaml"}},
 		{[]string{"-f", bad}, []string{"fleetbus: " + bad + ":2: settings.wieght_cost: unknown field; did you mean weight_cost?", "fleetbus: " + bad + `:4: tasks[0].limit: found "10GB"`}},
 		{[]string{"-f", good, "--set", "weight_cost=11"}, []string{"fleetbus: --set: weight_cost: found 11, allowed are 0 to 10"}},
-		{[]string{"-f", good, "--explain", "nobody"}, []string{`fleetbus: "nobody" is neither a task nor a replica`}},
+		{[]string{"-f", good, "--explain", "nobody"}, []string{`fleetbus: "nobody" is neither a task nor a replica of this plan; tasks are inference, training`}},
+		{[]string{"-f", good, "--preset", "fast"}, []string{`fleetbus: --preset: found "fast", allowed are balanced, cost, realtime`}},
 	} {
 		status, out, errs := runPlan(tt.args...)
 		lines := strings.Split(strings.TrimSpace(errs), "\n")
@@ -103,6 +104,63 @@ func TestPlanComparesAndDrawsTheFrontier(t *testing.T) {
 	}
 	if status, _, errs := runPlan("-f", "../../configs/smart-factory.yaml", "--pareto="+prefix+"/no/such"); status == exitOK || !strings.Contains(errs, "name another prefix") {
 		t.Errorf("status %d: %s", status, errs)
+	}
+}
+
+// A preset takes the place of the file's weights and reserve, not of its mode; --set says
+// more than a preset. The file's own preset is read the same way.
+func TestPlanTakesAPreset(t *testing.T) {
+	own := filepath.Join(t.TempDir(), "own.yaml")
+	if err := os.WriteFile(own, []byte("settings: {preset: cost, mode: static}\nenvironments: [{id: e, tier: edge}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"-f", own}, "a millisecond weighs 0.5, one per hour 2; reserve 0.05; mode static"},
+		{[]string{"-f", own, "--preset", "realtime"}, "a millisecond weighs 2, one per hour 0.5; reserve 0.15; mode static"},
+		{[]string{"-f", own, "--preset", "balanced", "--set", "weight_cost=3", "--set", "mode=adaptive"}, "a millisecond weighs 1, one per hour 3; reserve 0.1; mode adaptive"},
+	} {
+		if status, out, errs := runPlan(tt.args...); status != exitOK || errs != "" || !strings.Contains(out, tt.want) {
+			t.Errorf("%v: status %d, %s\n%s", tt.args, status, errs, out)
+		}
+	}
+}
+
+func TestPlanExplainsForPrograms(t *testing.T) {
+	status, out, errs := runPlan("-f", "../../configs/three-tiers.yaml", "--set", "resource_reserve_ratio=0.1", "--explain", "inference", "--explain", "action/0", "--json")
+	if status != exitOK || errs != "" {
+		t.Fatalf("status %d: %s", status, errs)
+	}
+	var got struct {
+		Explanations []struct {
+			Replica, Fix string
+			Waiting      bool
+			Verdicts     []struct {
+				Environment string
+				Chosen      bool
+				More        json.Number `json:"more_score"`
+				Reasons     []struct{ Constraint string }
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Explanations) != 2 {
+		t.Fatalf("%+v", got)
+	}
+	placed, waits := got.Explanations[0], got.Explanations[1]
+	if v := placed.Verdicts; placed.Waiting || len(v) != 3 || v[0].More != "39.42" || !v[1].Chosen || v[2].Reasons[0].Constraint != "compute" && v[2].Reasons[0].Constraint != "network" {
+		t.Errorf("%+v", placed)
+	}
+	if status, out, _ := runPlan("-f", "../../configs/scarcity.yaml", "--explain", "nobody", "--json"); status != exitUsage ||
+		!strings.Contains(out, `"code":"not_found"`) || !strings.Contains(out, "tasks are inference, training") {
+		t.Errorf("status %d: %s", status, out)
+	}
+	if !waits.Waiting || !strings.HasPrefix(waits.Fix, "set resource_reserve_ratio to 0 (now 0.1)") {
+		t.Errorf("%+v", waits)
 	}
 }
 

@@ -19,6 +19,7 @@ type File struct {
 	Settings     *messages.Settings
 	Environments []messages.Environment // count expanded; Offline: nothing is known of their handlers
 	Tasks        []messages.Task
+	Measured     map[alloc.Pair]float64 // delays, ms, for planning in mode adaptive; nil for none
 	Baselines    []Baseline
 }
 
@@ -88,7 +89,7 @@ func (f *File) Planning() messages.Settings {
 
 // Problem is the allocation that the file describes.
 func (f *File) Problem() alloc.Problem {
-	p := alloc.Problem{Settings: f.Planning(), Replicas: alloc.Expand(f.Tasks, f.Environments)}
+	p := alloc.Problem{Settings: f.Planning(), Replicas: alloc.Expand(f.Tasks, f.Environments), Measured: f.Measured}
 	for _, e := range f.Environments {
 		p.Environments = append(p.Environments, alloc.Environment{Environment: e})
 	}
@@ -101,7 +102,7 @@ func (d *decoder) document(data []byte) (*yaml.Node, bool) {
 		d.errs = append(d.errs, Error{File: d.name, Text: fmt.Sprintf("it has more than %d bytes; a fleet file is smaller", maxFile)})
 		return nil, false
 	}
-	const allowed = "allowed are fleet, settings, environments, tasks, baselines"
+	const allowed = "allowed are fleet, settings, environments, tasks, measured, baselines"
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, more yaml.Node
 	switch err := dec.Decode(&doc); {

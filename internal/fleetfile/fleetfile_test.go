@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fleetbus/fleetbus/coordinator/alloc"
 	"github.com/fleetbus/fleetbus/messages"
 )
 
@@ -54,9 +55,13 @@ environments:
   - {id: r, count: 2, tier: robot, compute: 10}
 tasks:
   - {name: t, class: inference, compute: 1, storage: 2, network: 3, work: 4TFLOP, transfer: 0, limit: 1s, cost: 0.5, replicas: 2, priority: -3,
-     tiers: [cloud, edge], sites: [hub, main], labels: {gpu: yes}, colocate: true, delivery: direct, handler: h, concurrency: 4, max_attempts: 2, deadline: 3s}
+     prefer: {tiers: [edge], sites: [main], labels: {gpu: l4}, penalty: 12.5}, move_price: 0,
+     tiers: [cloud, edge], sites: [hub, main], labels: {arch: arm}, colocate: true, delivery: direct, handler: h, concurrency: 4, max_attempts: 2, deadline: 3s}
   - {name: u, class: action, per: robot}
   - {name: v, class: training, robot: r-2}
+measured:
+  - {task: t, environment: c, delay: 1.5s}
+  - {task: u, environment: r-2, delay: 0}
 baselines:
   - {name: b, tier: cloud, one_per: robot, billing: whole}
 `
@@ -66,7 +71,7 @@ func TestEveryField(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	work, transfer := 4000.0, 0.0
+	work, transfer, penalty, price := 4000.0, 0.0, 12.5, 0.0
 	gpu := map[string]string{"gpu": "yes"}
 	want := &File{
 		Name: "f.yaml", Fleet: "plant-7",
@@ -78,18 +83,21 @@ func TestEveryField(t *testing.T) {
 		},
 		Tasks: []messages.Task{
 			{Name: "t", Class: messages.Inference, Demand: messages.Resources{Compute: 1, Storage: 2, Network: 3}, Work: &work, Transfer: &transfer, Limit: 1000, Cost: 0.5,
-				Replicas: 2, Priority: -3, Tiers: []messages.Tier{messages.Cloud, messages.Edge}, Sites: []string{"hub", "main"}, Labels: gpu, Colocate: true,
-				Delivery: messages.Direct, Handler: "h", Concurrency: 4, MaxAttempts: 2, Deadline: 3000},
+				Replicas: 2, Priority: -3, Tiers: []messages.Tier{messages.Cloud, messages.Edge}, Sites: []string{"hub", "main"}, Labels: map[string]string{"arch": "arm"}, Colocate: true,
+				Prefer:    &messages.Preference{Tiers: []messages.Tier{messages.Edge}, Sites: []string{"main"}, Labels: map[string]string{"gpu": "l4"}, Penalty: &penalty},
+				MovePrice: &price,
+				Delivery:  messages.Direct, Handler: "h", Concurrency: 4, MaxAttempts: 2, Deadline: 3000},
 			{Name: "u", Class: messages.Action, Per: messages.PerRobot},
 			{Name: "v", Class: messages.Training, Robot: "r-2"},
 		},
+		Measured:  map[alloc.Pair]float64{{Task: "t", Environment: "c"}: 1500, {Task: "u", Environment: "r-2"}: 0},
 		Baselines: []Baseline{{Name: "b", Tier: messages.Cloud, OnePer: messages.PerRobot, Billing: messages.Whole}},
 	}
 	if !reflect.DeepEqual(f, want) {
 		t.Errorf("got  %+v\nwant %+v", f, want)
 	}
 	p := f.Problem()
-	if len(p.Environments) != 3 || len(p.Replicas) != 5 || p.Settings != *want.Settings {
+	if len(p.Environments) != 3 || len(p.Replicas) != 5 || len(p.Measured) != 2 || p.Settings != *want.Settings {
 		t.Errorf("problem: %d environments, %d replicas, %+v", len(p.Environments), len(p.Replicas), p.Settings)
 	}
 	// The test is not complete if a field of the vocabulary is missing from it.
@@ -106,19 +114,19 @@ func TestEveryField(t *testing.T) {
 func TestErrors(t *testing.T) {
 	env := "environments:\n  - {id: e, tier: edge, site: s}\n"
 	for _, tt := range []struct{ name, in, want string }{
-		{"empty", "", "f.yaml: it is empty; allowed are fleet, settings, environments, tasks, baselines"},
-		{"comment only", "# nothing\n", "f.yaml: it is empty; allowed are fleet, settings, environments, tasks, baselines"},
-		{"a list", "- a\n", `f.yaml:1: found a list, expected a mapping with fleet, settings, environments, tasks, baselines`},
-		{"a text", "hello\n", `f.yaml:1: found "hello", expected a mapping with fleet, settings, environments, tasks, baselines`},
+		{"empty", "", "f.yaml: it is empty; allowed are fleet, settings, environments, tasks, measured, baselines"},
+		{"comment only", "# nothing\n", "f.yaml: it is empty; allowed are fleet, settings, environments, tasks, measured, baselines"},
+		{"a list", "- a\n", `f.yaml:1: found a list, expected a mapping with fleet, settings, environments, tasks, measured, baselines`},
+		{"a text", "hello\n", `f.yaml:1: found "hello", expected a mapping with fleet, settings, environments, tasks, measured, baselines`},
 		{"not YAML", "fleet: a\n\tb: c\n", "f.yaml:2: it is not YAML: found a tab character that violates indentation"},
 		{"not YAML, in a block", "tasks:\n  - name: a\n    class: inference\n   compute: 3\n  - name: b\n    class: action\n", "f.yaml:4: it is not YAML: did not find expected '-' indicator"},
 		{"not YAML, unclosed", "tasks:\n  - {name: a,\n     class: inference}\n  - {name: b\nbaselines: []\n", "f.yaml:4: it is not YAML: did not find expected ',' or '}'"},
 		{"not YAML, second document", "fleet: a\n---\nfleet: [\n", "f.yaml:3: it is not YAML: did not find expected node content"},
 		{"no text", "\xff\xfe\x00", "f.yaml: it is not YAML: incomplete UTF-16 character"},
 		{"two documents", "fleet: a\n---\nfleet: b\n", "f.yaml:2: found a second document; a fleet file is one"},
-		{"unknown field", "task: []\n", "f.yaml:1: task: unknown field; did you mean tasks? allowed are fleet, settings, environments, tasks, baselines"},
+		{"unknown field", "task: []\n", "f.yaml:1: task: unknown field; did you mean tasks? allowed are fleet, settings, environments, tasks, measured, baselines"},
 		{"unknown field of a task", "tasks:\n  - name: t\n    class: action\n    limits: 3\n",
-			"f.yaml:4: tasks[0].limits: unknown field; did you mean limit? allowed are name, class, compute, storage, network, work, transfer, limit, cost, replicas, per, priority, tiers, sites, labels, robot, colocate, delivery, handler, concurrency, max_attempts, deadline"},
+			"f.yaml:4: tasks[0].limits: unknown field; did you mean limit? allowed are name, class, compute, storage, network, work, transfer, limit, cost, replicas, per, priority, tiers, sites, labels, prefer, move_price, robot, colocate, delivery, handler, concurrency, max_attempts, deadline"},
 		{"field twice", "fleet: a\nfleet: b\n", "f.yaml:2: fleet: found a second time; the first is in line 1"},
 		{"bad name", "fleet: a.b\n", `f.yaml:1: fleet: fleet name "a.b": character 2 is '.'; allowed are 1 to 64 letters, digits, '-' and '_', starting and ending with a letter or digit, without "__"`},
 		{"wrong unit", env + "tasks:\n  - name: t\n    class: inference\n    limit: 10GB\n", `f.yaml:6: tasks[0].limit: found "10GB" with the unit "GB", allowed are us, ms, s, min, h; a bare number is in ms`},
@@ -147,6 +155,22 @@ func TestErrors(t *testing.T) {
 		{"robot beside per", env + "tasks:\n  - {name: t, class: action, robot: e,\n     per: robot}\n", `f.yaml:5: tasks[0].per: found robot beside robot: e (line 4), which is one robot already; leave one of the two out`},
 		{"direct training", env + "tasks:\n  - {name: t, class: training, delivery: direct}\n", `f.yaml:4: tasks[0].delivery: found direct on a training task, whose jobs must wait in a queue; allowed is durable`},
 		{"action off robots", env + "tasks:\n  - {name: t, class: action, tiers: [edge]}\n", `f.yaml:4: tasks[0].tiers: an action runs on a robot, found [edge]; add robot or leave tiers out`},
+		{"empty preference", env + "tasks:\n  - {name: t, class: inference,\n     prefer: {penalty: 3}}\n", `f.yaml:5: tasks[0].prefer: found nothing that is preferred, allowed are tiers, sites, labels; say one of them or leave it out`},
+		{"unknown field of a preference", env + "tasks:\n  - name: t\n    class: inference\n    prefer: {tier: [edge]}\n", `f.yaml:6: tasks[0].prefer.tier: unknown field; did you mean tiers? allowed are tiers, sites, labels, penalty`},
+		{"impossible preference", env + "tasks:\n  - name: t\n    class: inference\n    tiers: [edge]\n    prefer:\n      tiers: [cloud]\n", `f.yaml:8: tasks[0].prefer.tiers: found cloud, which the task's own tiers [edge] do not allow; what is preferred must be possible`},
+		{"preferred site", env + "tasks:\n  - name: t\n    class: inference\n    prefer:\n      sites: [S]\n", `f.yaml:7: tasks[0].prefer.sites: found "S", which no environment of this file is in; did you mean s? allowed are s`},
+		{"penalty", env + "tasks:\n  - name: t\n    class: inference\n    prefer: {tiers: [edge], penalty: 5ms}\n", `f.yaml:6: tasks[0].prefer.penalty: found "5ms", expected a number without a unit`},
+		{"negative penalty", env + "tasks:\n  - name: t\n    class: inference\n    prefer: {tiers: [edge], penalty: -5}\n", `f.yaml:6: tasks[0].prefer.penalty: found -5, allowed are 0 to 1e+12`},
+		{"move price", env + "tasks:\n  - {name: t, class: inference, move_price: 1e13}\n", `f.yaml:4: tasks[0].move_price: found 1e+13, allowed are 0 to 1e+12`},
+		{"measured", "measured:\n  - {task: a}\n", "f.yaml:2: measured[0].environment: it is missing; allowed is the id of an environment\n" +
+			"f.yaml:2: measured[0].delay: it is missing; allowed is a number with or without a unit\n" +
+			`f.yaml:2: measured[0].task: found "a", which no task of this file is called; it has none`},
+		{"measured on nothing", "measured:\n  - {task: tt, environment: f, delay: -3ms}\n" + env + "tasks:\n  - {name: t, class: inference}\n",
+			"f.yaml:2: measured[0].delay: found -3 ms, allowed is 0 ms or more\n" +
+				`f.yaml:2: measured[0].task: found "tt", which no task of this file is called; did you mean t? allowed are t` + "\n" +
+				`f.yaml:2: measured[0].environment: found "f", which no environment of this file is called; did you mean e? allowed are e`},
+		{"measured twice", env + "tasks:\n  - {name: t, class: inference}\nmeasured:\n  - {task: t, environment: e, delay: 3}\n  - {task: t, environment: e, delay: 4}\n",
+			`f.yaml:7: measured[1]: the delay of t on e is measured already; one is enough`},
 		{"baseline", "baselines:\n  - {name: b, tier: cloud, billing: whole}\n", `f.yaml:2: baselines[0].billing: found it without one_per: robot; the environments that there are say themselves how they are billed`},
 		{"several", "fleet: 'a b'\nsettings:\n  weight_latency: 11\n  wieght_cost: 1\n", `f.yaml:1: fleet: fleet name "a b": character 2 is ' '; allowed are 1 to 64 letters, digits, '-' and '_', starting and ending with a letter or digit, without "__"` + "\n" +
 			"f.yaml:3: settings.weight_latency: found 11, allowed are 0 to 10\n" +

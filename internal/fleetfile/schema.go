@@ -44,6 +44,12 @@ func (d *decoder) file(root *yaml.Node, f *File) {
 				later = append(later, func(p places) { d.references(t, path, keys, p) })
 			})
 		}},
+		{"measured", func(n *yaml.Node, path string) {
+			d.list(n, path, func(n *yaml.Node, path string) {
+				m := d.measured(n, path, f)
+				later = append(later, func(p places) { d.measuredNames(m, f, p) })
+			})
+		}},
 		{"baselines", func(n *yaml.Node, path string) {
 			var seen []item
 			d.list(n, path, func(n *yaml.Node, path string) {

@@ -1,6 +1,7 @@
 package fleetfile
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -17,6 +18,7 @@ func (d *decoder) task(n *yaml.Node, path string) (messages.Task, map[string]*ya
 	var t messages.Task
 	var class, per, delivery string
 	before := len(d.errs)
+	preferred := make(map[string]*yaml.Node)
 	keys := d.object(n, path, []field{
 		{"name", d.label(&t.Name, "task")},
 		{"class", d.text(&class, "a class", func(s string) error { return oneOf(s, "training", "inference", "action") })},
@@ -32,16 +34,11 @@ func (d *decoder) task(n *yaml.Node, path string) (messages.Task, map[string]*ya
 			return oneOf(s, string(messages.PerRobot), string(messages.PerSite))
 		})},
 		{"priority", d.whole(&t.Priority, -1_000_000, 1_000_000)},
-		{"tiers", func(n *yaml.Node, path string) {
-			d.list(n, path, func(n *yaml.Node, path string) {
-				var s string
-				if d.tier(&s)(n, path); s != "" {
-					t.Tiers = append(t.Tiers, messages.Tier(s))
-				}
-			})
-		}},
+		{"tiers", d.tiers(&t.Tiers)},
 		{"sites", d.names(&t.Sites, "site")},
 		{"labels", d.labels(&t.Labels)},
+		{"prefer", d.prefer(&t.Prefer, preferred)},
+		{"move_price", d.score(&t.MovePrice)},
 		{"robot", d.label(&t.Robot, "robot")},
 		{"colocate", d.flag(&t.Colocate)},
 		{"delivery", d.text(&delivery, "durable or direct", func(s string) error {
@@ -52,6 +49,7 @@ func (d *decoder) task(n *yaml.Node, path string) (messages.Task, map[string]*ya
 		{"max_attempts", d.whole(&t.MaxAttempts, 1, 1000)},
 		{"deadline", d.quantity(&t.Deadline, Duration, maxTime)},
 	})
+	maps.Copy(keys, preferred)
 	d.require(n, path, keys, "name", "a name")
 	d.require(n, path, keys, "class", "one of training, inference, action")
 	t.Class, t.Per, t.Delivery = messages.Class(class), messages.Per(per), messages.Delivery(delivery)
@@ -111,6 +109,11 @@ func (d *decoder) references(t messages.Task, path string, keys map[string]*yaml
 	}
 	for _, s := range t.Sites {
 		known("sites", s, "is in", p.sites)
+	}
+	if t.Prefer != nil {
+		for _, s := range t.Prefer.Sites {
+			known("prefer.sites", s, "is in", p.sites)
+		}
 	}
 }
 

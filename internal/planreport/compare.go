@@ -102,7 +102,7 @@ func (r *Report) baseline(b fleetfile.Baseline, p alloc.Problem) Comparison {
 		return out
 	}
 	cost := ev.Cost + extra
-	out.Delay, out.Cost, out.Score = Num(ev.Delay), Num(cost), Num(alloc.Score(p.Settings, ev.Delay, cost))
+	out.Delay, out.Cost, out.Score = Num(ev.Delay), Num(cost), Num(alloc.Score(p.Settings, ev.Delay, cost)+ev.Penalty)
 	var tasks []string
 	for t := range ev.DelayOf {
 		tasks = append(tasks, t)
@@ -155,10 +155,16 @@ func onePerRobot(b fleetfile.Baseline, p alloc.Problem, pins map[string]string) 
 	box := func(i int) string {
 		return fmt.Sprintf("%s-of-%d", strings.TrimRight(like.ID[:min(len(like.ID), 40)], "-_"), i+1)
 	}
-	p.Environments = nil
+	measured := p.Measured
+	p.Environments, p.Measured = nil, make(map[alloc.Pair]float64)
 	for i := range robots {
 		e := *like
 		e.ID = box(i)
+		for k, v := range measured { // what is alike takes as long
+			if k.Environment == like.ID {
+				p.Measured[alloc.Pair{Task: k.Task, Environment: e.ID}] = v
+			}
+		}
 		if b.Billing != "" {
 			e.Billing = b.Billing
 		}

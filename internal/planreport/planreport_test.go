@@ -59,12 +59,13 @@ func TestGolden(t *testing.T) {
 	}{
 		{"smart-factory", configs + "smart-factory.yaml", nil, nil, false},
 		{"smart-factory.json", configs + "smart-factory.yaml", nil, []string{"action/0"}, true},
-		{"three-tiers-reserve", configs + "three-tiers.yaml", []string{"resource_reserve_ratio=0.1"}, []string{"inference"}, false},
+		{"three-tiers-reserve", configs + "three-tiers.yaml", []string{"resource_reserve_ratio=0.1"}, []string{"inference", "action"}, false},
 		{"three-tiers-reserve.json", configs + "three-tiers.yaml", []string{"resource_reserve_ratio=0.1"}, nil, true},
 		{"two-environments", configs + "two-environments.yaml", nil, []string{"training"}, false},
 		{"scarcity", configs + "scarcity.yaml", nil, nil, false},
 		{"ten-robots", configs + "ten-robots.yaml", nil, nil, false},
 		{"fleet", configs + "fleet.yaml", nil, []string{"inference", "calibrate"}, false},
+		{"fleet-adaptive", configs + "fleet.yaml", []string{"mode=adaptive"}, []string{"inference/1"}, false},
 		{"odd", "testdata/odd.yaml", nil, nil, false},
 		{"nothing", "testdata/nothing.yaml", nil, nil, false},
 	} {
@@ -103,6 +104,55 @@ func TestJSONNumbers(t *testing.T) {
 	}
 	if strings.Contains(text, "null") {
 		t.Errorf("a null in\n%s", text)
+	}
+}
+
+// What is preferred and what was measured, as a program reads it.
+func TestWishesInJSON(t *testing.T) {
+	f, err := fleetfile.Parse("f.yaml", []byte(`
+settings: {weight_latency: 1, weight_cost: 1, resource_reserve_ratio: 0, mode: adaptive}
+environments:
+  - {id: near, tier: edge, compute: 10, latency: 5}
+  - {id: robot, tier: robot, compute: 10, latency: 30}
+tasks:
+  - {name: a, class: inference, compute: 5, limit: 60, prefer: {tiers: [cloud, robot], penalty: 7}}
+  - {name: b, class: inference, compute: 100}
+measured:
+  - {task: a, environment: near, delay: 9.5}
+baselines:
+  - {name: all-robot, tier: robot, one_per: robot}
+  - {name: an-edge-each, tier: edge, one_per: robot}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Build(f, "a", "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := r.Assignments[0]
+	if a.Environment != "near" || a.Delay != 9.5 || a.Modelled != 5.5 || !a.Measured || a.Penalty != 7 || a.Score != 16.5 || a.Limit != 60 || a.Slack != 50.5 {
+		t.Errorf("%+v", a)
+	}
+	if r.Totals.Penalty != 7 || r.Totals.Score != 16.5 || r.Totals.Gap != 0 {
+		t.Errorf("%+v", r.Totals)
+	}
+	if c := r.Matrix[1]; c.Measured || c.Delay != 30.5 || c.Penalty != 0 {
+		t.Errorf("%+v", c)
+	}
+	if u := r.Environments[0].Compute; u != (Use{Used: 5, Free: 5, Planned: 10, Capacity: 10}) || strings.Join(r.Environments[0].Replicas, " ") != "a/0" {
+		t.Errorf("%+v", r.Environments[0])
+	}
+	// A box like the edge is measured like it, and is no robot either.
+	if all, each := r.Comparison[0], r.Comparison[1]; all.Score != 30.5 || each.Delay != 9.5 || each.Score != 16.5 {
+		t.Errorf("%+v\n%+v", all, each)
+	}
+	text := string(encode(t, r))
+	for _, want := range []string{`"modelled_delay_ms": 5.5,`, `"measured": true,`, `"penalty": 7,`, `"limit_slack_ms": 50.5,`, `"it prefers tier cloud or robot"`,
+		`"waiting": true,`, `"fix": "add 90 TFLOPS to robot: b needs 100 TFLOPS; robot has 10"`, `"more_score": 14,`} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%s is not in\n%s", want, text)
+		}
 	}
 }
 

@@ -14,13 +14,14 @@ import (
 const (
 	maxColumns = 6
 	maxRows    = 200
+	maxNames   = 4 // of what runs on one environment
 )
 
 // Write prints the report for people.
 func (r *Report) Write(w io.Writer) error {
 	p := &printer{w: w}
-	p.line("%s: %d replicas, %d environments; a millisecond weighs %s, one per hour %s; reserve %s",
-		r.File, r.Totals.Replicas, len(r.Environments), r.Settings.WeightLatency, r.Settings.WeightCost, r.Settings.Reserve)
+	p.line("%s: %d replicas, %d environments; a millisecond weighs %s, one per hour %s; reserve %s; mode %s",
+		r.File, r.Totals.Replicas, len(r.Environments), r.Settings.WeightLatency, r.Settings.WeightCost, r.Settings.Reserve, r.Settings.Mode)
 	for _, n := range r.Notes {
 		p.line("note: %s", n)
 	}
@@ -83,7 +84,14 @@ func (r *Report) matrix(p *printer) {
 			tasks = append(tasks, c.Task)
 		}
 	}
-	p.line("\nMatching matrix: delay in ms / cost per hour (✗: cannot be placed there, and why)")
+	title := "\nMatching matrix: delay in ms / cost per hour (✗: cannot be placed there, and why)"
+	if slices.ContainsFunc(r.Matrix, func(c Cell) bool { return c.Measured }) {
+		title += "; what was measured has the model's delay in brackets"
+	}
+	if slices.ContainsFunc(r.Matrix, func(c Cell) bool { return c.Penalty > 0 }) {
+		title += "; + score for preferences that are not met"
+	}
+	p.line("%s", title)
 	if len(groups) > maxColumns {
 		rows := [][]string{{"TASK", "ENVIRONMENT", "DELAY / COST"}}
 		for _, t := range tasks {
@@ -108,8 +116,19 @@ func (r *Report) matrix(p *printer) {
 	p.table(rows)
 }
 
+// delay says a delay, and what the model says where it was measured.
+func delay(ms, modelled Num, measured bool) string {
+	if measured {
+		return ms.String() + " measured (" + modelled.String() + ")"
+	}
+	return ms.String()
+}
+
 func (c Cell) text() string {
-	s := c.Delay.String() + " / " + c.Cost.String()
+	s := delay(c.Delay, c.Modelled, c.Measured) + " / " + c.Cost.String()
+	if c.Penalty > 0 {
+		s += " + " + c.Penalty.String()
+	}
 	var why []string
 	for _, x := range c.Reasons {
 		why = append(why, x.Constraint)
@@ -166,9 +185,21 @@ func (r *Report) plan(p *printer) {
 		return
 	}
 	p.line("\nPlan")
-	rows := [][]string{{"REPLICA", "ENVIRONMENT", "TIER", "DELAY MS", "COST/H", "SCORE"}}
+	// The score is the last; what only some fleets have is left out of the others.
+	rows := [][]string{{"REPLICA", "ENVIRONMENT", "TIER", "DELAY MS", "LIMIT MS", "SLACK MS", "COST/H", "PENALTY", "SCORE"}}
 	for _, a := range r.Assignments {
-		rows = append(rows, []string{a.Replica, a.Environment, string(a.Tier), a.Delay.String(), a.Cost.String(), a.Score.String()})
+		limit, slack := "–", "–"
+		if a.Limit > 0 {
+			limit, slack = a.Limit.String(), a.Slack.String()
+		}
+		rows = append(rows, []string{a.Replica, a.Environment, string(a.Tier), delay(a.Delay, a.Modelled, a.Measured), limit, slack,
+			a.Cost.String(), a.Penalty.String(), a.Score.String()})
+	}
+	if r.Totals.Penalty == 0 {
+		at := slices.Index(rows[0], "PENALTY")
+		for i := range rows {
+			rows[i] = slices.Delete(rows[i], at, at+1)
+		}
 	}
 	p.table(rows)
 }
@@ -204,19 +235,19 @@ func (r *Report) waiting(p *printer) {
 // use prints what is taken of every environment that runs something; the others are
 // only counted.
 func (r *Report) use(p *printer) {
-	rows := [][]string{{"ENVIRONMENT", "TIER", "REPLICAS", "TFLOPS", "GB", "MBPS", "COST/H"}}
+	rows := [][]string{{"ENVIRONMENT", "TIER", "TFLOPS", "GB", "MBPS", "COST/H", "RUNS"}}
 	idle := 0
 	for _, e := range r.Environments {
 		if len(e.Replicas) == 0 {
 			idle++
 			continue
 		}
-		rows = append(rows, []string{e.ID, string(e.Tier), fmt.Sprint(len(e.Replicas)), e.Compute.text(), e.Storage.text(), e.Network.text(), e.Cost.String()})
+		rows = append(rows, []string{e.ID, string(e.Tier), e.Compute.text(), e.Storage.text(), e.Network.text(), e.Cost.String(), first(e.Replicas, maxNames)})
 	}
 	if len(rows) == 1 {
 		return
 	}
-	p.line("\nUse of environments: used / may be planned")
+	p.line("\nUse of environments: used / free / may be planned")
 	p.table(rows)
 	if idle > 0 {
 		p.line("  %d more run nothing", idle)
@@ -225,9 +256,17 @@ func (r *Report) use(p *printer) {
 
 func (u Use) text() string {
 	if u.Planned == 0 {
-		return u.Used.String() + " / 0"
+		return u.Used.String() + " / 0 / 0"
 	}
-	return fmt.Sprintf("%s / %s (%.0f %%)", u.Used, u.Planned, 100*float64(u.Used/u.Planned))
+	return fmt.Sprintf("%s / %s / %s (%.0f %%)", u.Used, u.Free, u.Planned, 100*float64(u.Used/u.Planned))
+}
+
+// first lists n names, and counts the rest.
+func first(names []string, n int) string {
+	if len(names) > n {
+		return strings.Join(names[:n], ", ") + fmt.Sprintf(" and %d more", len(names)-n)
+	}
+	return strings.Join(names, ", ")
 }
 
 func (r *Report) totals(p *printer) {
@@ -237,6 +276,9 @@ func (r *Report) totals(p *printer) {
 		return
 	}
 	p.line("  delay %s ms (one request of each task: %s ms), cost %s per hour", t.Delay, t.DelayEach, t.Cost)
+	if t.Penalty > 0 {
+		p.line("  preferences that are not met: %s of the score", t.Penalty)
+	}
 	p.line("  score %s; no plan of these replicas scores below %s, so it is at most %s above the best", t.Score, t.Bound, percent(t.Gap))
 }
 
@@ -289,5 +331,8 @@ func (r *Report) explanations(p *printer) {
 			rows = append(rows, []string{v.Environment, mark + v.Text})
 		}
 		p.table(rows)
+		if e.Waiting {
+			p.line("  it waits; to place it: %s", e.Fix)
+		}
 	}
 }

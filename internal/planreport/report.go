@@ -2,6 +2,7 @@ package planreport
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -38,10 +39,13 @@ type Settings struct {
 type Cell struct {
 	Task        string   `json:"task"`
 	Environment string   `json:"environment"`
-	Delay       Num      `json:"delay_ms"`
+	Delay       Num      `json:"delay_ms"`          // the measured one where it counts
+	Modelled    Num      `json:"modelled_delay_ms"` // equal to delay_ms where that was not measured
+	Measured    bool     `json:"measured"`          // delay_ms was measured
 	Cost        Num      `json:"cost_per_hour"`
+	Penalty     Num      `json:"penalty"` // score, for what the task prefers and has not got there
 	Score       Num      `json:"score"`
-	Feasible    bool     `json:"feasible"`  // by the model: capacity without reserve, and limit
+	Feasible    bool     `json:"feasible"`  // by the model and delay_ms: capacity without reserve, and limit
 	Plannable   bool     `json:"plannable"` // and nothing else keeps it off either: reserve, tier, site, …
 	Reasons     []Reason `json:"reasons"`
 }
@@ -61,8 +65,13 @@ type Assignment struct {
 	Task        string        `json:"task"`
 	Environment string        `json:"environment"`
 	Tier        messages.Tier `json:"tier"`
-	Delay       Num           `json:"delay_ms"`
+	Delay       Num           `json:"delay_ms"`          // the measured one where it counts
+	Modelled    Num           `json:"modelled_delay_ms"` // equal to delay_ms where that was not measured
+	Measured    bool          `json:"measured"`
+	Limit       Num           `json:"limit_ms"`       // 0: none
+	Slack       Num           `json:"limit_slack_ms"` // what delay may grow by; null without a limit
 	Cost        Num           `json:"cost_per_hour"`
+	Penalty     Num           `json:"penalty"` // score, for what it prefers and has not got
 	Score       Num           `json:"score"`
 }
 
@@ -90,6 +99,7 @@ type Environment struct {
 // Use is how much of one resource is taken.
 type Use struct {
 	Used     Num `json:"used"`
+	Free     Num `json:"free"`           // of what may be planned
 	Planned  Num `json:"may_be_planned"` // capacity less reserve
 	Capacity Num `json:"capacity"`
 }
@@ -102,6 +112,7 @@ type Totals struct {
 	Delay     Num `json:"delay_ms"`      // of all placed replicas together
 	DelayEach Num `json:"delay_each_ms"` // one request of each task: the sum of their mean delays
 	Cost      Num `json:"cost_per_hour"`
+	Penalty   Num `json:"penalty"` // score, for preferences that are not met
 	Score     Num `json:"score"`
 	Bound     Num `json:"bound"`       // no plan that places the same replicas scores less
 	Gap       Num `json:"gap_percent"` // of score above bound
@@ -110,6 +121,8 @@ type Totals struct {
 // Explanation says of one replica why it is where it is.
 type Explanation struct {
 	Replica  string    `json:"replica"`
+	Waiting  bool      `json:"waiting"`  // it has no place
+	Fix      string    `json:"fix"`      // the smallest change that would place it; "" where it has one
 	Verdicts []Verdict `json:"verdicts"` // by environment
 }
 
@@ -117,8 +130,12 @@ type Explanation struct {
 type Verdict struct {
 	Environment string   `json:"environment"`
 	Chosen      bool     `json:"chosen"`
-	Delay       Num      `json:"delay_ms"`
+	Delay       Num      `json:"delay_ms"`          // the measured one where it counts
+	Modelled    Num      `json:"modelled_delay_ms"` // equal to delay_ms where that was not measured
+	Measured    bool     `json:"measured"`
 	Cost        Num      `json:"cost_per_hour"`
+	Penalty     Num      `json:"penalty"` // score, for what it prefers and has not got there
+	Unmet       []string `json:"unmet"`   // what that is
 	Score       Num      `json:"score"`
 	More        Num      `json:"more_score"` // than where it is; 0 where it is, and where it cannot be
 	Reasons     []Reason `json:"reasons"`
@@ -143,10 +160,11 @@ func Build(f *fleetfile.File, explain ...string) (*Report, error) {
 		return nil, err
 	}
 	for _, c := range cells {
-		r.Matrix = append(r.Matrix, Cell{c.Task, c.Environment, Num(c.Delay), Num(c.Cost), Num(c.Score), c.Feasible,
-			len(c.Reasons) == 0, reasons(c.Reasons)})
+		r.Matrix = append(r.Matrix, Cell{c.Task, c.Environment, Num(c.Delay), Num(c.Modelled), c.Measured, Num(c.Cost), Num(c.Penalty),
+			Num(c.Score), c.Feasible, len(c.Reasons) == 0, reasons(c.Reasons)})
 	}
 	r.environments(p, plan)
+	r.replicas(p, plan)
 	for _, w := range plan.Waiting {
 		r.Waiting = append(r.Waiting, Waiting{w.Replica, w.Task, w.Fix, reasons(w.Reasons)})
 	}
@@ -179,28 +197,56 @@ func (r *Report) environments(p alloc.Problem, plan alloc.Plan) {
 	for _, x := range p.Replicas {
 		demand[x.ID] = x.Task.Demand
 	}
+	use := func(used, planned, capacity float64) Use {
+		return Use{Num(used), Num(max(0, planned-used)), Num(planned), Num(capacity)}
+	}
 	for _, a := range plan.Assignments {
 		i := at[a.Environment]
 		e := &r.Environments[i]
 		e.Replicas = append(e.Replicas, a.Replica)
 		e.Cost += Num(a.Cost)
 		used[i] = used[i].Add(demand[a.Replica])
-		r.Assignments = append(r.Assignments, Assignment{a.Replica, a.Task, a.Environment, e.Tier, Num(a.Delay), Num(a.Cost),
-			Num(alloc.Score(p.Settings, a.Delay, a.Cost))})
 	}
 	for i, e := range envs {
 		free := e.Capacity.Scale(1 - p.Settings.Reserve)
-		r.Environments[i].Compute = Use{Num(used[i].Compute), Num(free.Compute), Num(e.Capacity.Compute)}
-		r.Environments[i].Storage = Use{Num(used[i].Storage), Num(free.Storage), Num(e.Capacity.Storage)}
-		r.Environments[i].Network = Use{Num(used[i].Network), Num(free.Network), Num(e.Capacity.Network)}
+		r.Environments[i].Compute = use(used[i].Compute, free.Compute, e.Capacity.Compute)
+		r.Environments[i].Storage = use(used[i].Storage, free.Storage, e.Capacity.Storage)
+		r.Environments[i].Network = use(used[i].Network, free.Network, e.Capacity.Network)
 	}
 	r.Totals = Totals{Replicas: len(p.Replicas), Placed: len(plan.Assignments), Waiting: len(plan.Waiting),
-		Delay: Num(plan.Delay), Cost: Num(plan.Cost), Score: Num(plan.Score), Bound: Num(plan.Bound)}
+		Delay: Num(plan.Delay), Cost: Num(plan.Cost), Penalty: Num(plan.Penalty), Score: Num(plan.Score), Bound: Num(plan.Bound)}
 	if plan.Bound > 0 {
 		r.Totals.Gap = Num(100 * (plan.Score - plan.Bound) / plan.Bound)
 	}
 	for _, d := range means(plan) {
 		r.Totals.DelayEach += Num(d.delay)
+	}
+}
+
+// replicas fills in where each is, and how near to its limit.
+func (r *Report) replicas(p alloc.Problem, plan alloc.Plan) {
+	type pair struct{ task, env string }
+	cell := make(map[pair]Cell, len(r.Matrix))
+	for _, c := range r.Matrix {
+		cell[pair{c.Task, c.Environment}] = c
+	}
+	limit := make(map[string]float64, len(p.Replicas))
+	for _, x := range p.Replicas {
+		limit[x.ID] = x.Task.Limit
+	}
+	tier := make(map[string]messages.Tier, len(p.Environments))
+	for _, e := range p.Environments {
+		tier[e.ID] = e.Tier
+	}
+	for _, a := range plan.Assignments {
+		c := cell[pair{a.Task, a.Environment}]
+		out := Assignment{Replica: a.Replica, Task: a.Task, Environment: a.Environment, Tier: tier[a.Environment],
+			Delay: Num(a.Delay), Modelled: c.Modelled, Measured: c.Measured, Limit: Num(limit[a.Replica]), Slack: Num(math.Inf(1)),
+			Cost: Num(a.Cost), Penalty: Num(a.Penalty), Score: Num(alloc.Score(p.Settings, a.Delay, a.Cost) + a.Penalty)}
+		if out.Limit > 0 {
+			out.Slack = max(0, out.Limit-out.Delay) // what rounding forgave is none
+		}
+		r.Assignments = append(r.Assignments, out)
 	}
 }
 
@@ -240,8 +286,12 @@ func (r *Report) explain(p alloc.Problem, plan alloc.Plan, names []string) error
 				return err
 			}
 			e := Explanation{Replica: x.ID, Verdicts: []Verdict{}}
+			if i := slices.IndexFunc(plan.Waiting, func(w alloc.Waiting) bool { return w.Replica == x.ID }); i >= 0 {
+				e.Waiting, e.Fix = true, plan.Waiting[i].Fix
+			}
 			for _, v := range verdicts {
-				e.Verdicts = append(e.Verdicts, Verdict{v.Environment, v.Chosen, Num(v.Delay), Num(v.Cost), Num(v.Score), Num(v.More), reasons(v.Reasons), v.Text})
+				e.Verdicts = append(e.Verdicts, Verdict{v.Environment, v.Chosen, Num(v.Delay), Num(v.Modelled), v.Measured, Num(v.Cost),
+					Num(v.Penalty), append([]string{}, v.Unmet...), Num(v.Score), Num(v.More), reasons(v.Reasons), v.Text})
 			}
 			r.Explanations = append(r.Explanations, e)
 		}
@@ -276,6 +326,9 @@ func notes(f *fleetfile.File, p alloc.Problem) []string {
 		if !has[t.Name] {
 			out = append(out, fmt.Sprintf("task %s has no replica: the file has no %s for it", t.Name, t.Per))
 		}
+	}
+	if n := len(f.Measured); n > 0 && p.Settings.Mode != messages.Adaptive {
+		out = append(out, fmt.Sprintf("what was measured (%d delays) does not count in mode %s; --set mode=adaptive plans with it", n, p.Settings.Mode))
 	}
 	if len(f.Environments) == 0 && len(f.Tasks) > 0 {
 		out = append(out, "the file has no environments, so everything waits; `fleetbus apply` gives its tasks to a running fleet")
