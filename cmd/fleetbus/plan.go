@@ -42,6 +42,9 @@ file, --preset or --set; lower is better.`,
 			if path == "" {
 				return usagef("-f: no file given; `fleetbus plan -f configs/smart-factory.yaml` shows one")
 			}
+			if pareto != "" && (explain != nil || compare != nil) {
+				return usagef("--pareto: it makes many plans, and --explain and --compare speak of one; leave them out")
+			}
 			file, err := fleetfile.Load(path)
 			if err != nil {
 				return fileError(cmd, err)

@@ -68,6 +68,7 @@ func TestPlanRefuses(t *testing.T) {
 		{[]string{"-f", bad}, []string{"fleetbus: " + bad + ":2: settings.wieght_cost: unknown field; did you mean weight_cost?", "fleetbus: " + bad + `:4: tasks[0].limit: found "10GB"`}},
 		{[]string{"-f", good, "--set", "weight_cost=11"}, []string{"fleetbus: --set: weight_cost: found 11, allowed are 0 to 10"}},
 		{[]string{"-f", good, "--explain", "nobody"}, []string{`fleetbus: "nobody" is neither a task nor a replica of this plan; tasks are inference, training`}},
+		{[]string{"-f", good, "--pareto", "--explain", "training"}, []string{"fleetbus: --pareto: it makes many plans, and --explain and --compare speak of one"}},
 		{[]string{"-f", good, "--preset", "fast"}, []string{`fleetbus: --preset: found "fast", allowed are balanced, cost, realtime`}},
 	} {
 		status, out, errs := runPlan(tt.args...)
