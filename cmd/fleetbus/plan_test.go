@@ -90,6 +90,19 @@ func TestPlanComparesAndDrawsTheFrontier(t *testing.T) {
 	if status != exitOK || !strings.Contains(out, "all-edge") || strings.Contains(out, "all-cloud") {
 		t.Errorf("status %d\n%s", status, out)
 	}
+	status, out, _ = runPlan("-f", "../../configs/smart-factory.yaml", "--compare", "hybrid,all-cloud", "--json")
+	var got struct {
+		Comparison []struct {
+			Name  string
+			Delay json.Number `json:"delay_each_ms"`
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil || status != exitOK {
+		t.Fatal(status, err)
+	}
+	if c := got.Comparison; len(c) != 2 || c[0].Name != "hybrid" || c[0].Delay != "61.7" || c[1].Name != "all-cloud" || c[1].Delay != "150.511" {
+		t.Errorf("%+v", c)
+	}
 	if status, _, errs := runPlan("-f", "../../configs/smart-factory.yaml", "--compare", "all-moon"); status != exitUsage || !strings.Contains(errs, "allowed are hybrid, all-cloud") {
 		t.Errorf("status %d: %s", status, errs)
 	}

@@ -171,6 +171,7 @@ func TestErrors(t *testing.T) {
 				`f.yaml:2: measured[0].environment: found "f", which no environment of this file is called; did you mean e? allowed are e`},
 		{"measured twice", env + "tasks:\n  - {name: t, class: inference}\nmeasured:\n  - {task: t, environment: e, delay: 3}\n  - {task: t, environment: e, delay: 4}\n",
 			`f.yaml:7: measured[1]: the delay of t on e is measured already; one is enough`},
+		{"baseline called like the plan", "baselines:\n  - {name: hybrid, tier: cloud}\n", `f.yaml:2: baselines[0].name: found hybrid, which is what the plan itself is called; allowed is any other name`},
 		{"baseline", "baselines:\n  - {name: b, tier: cloud, billing: whole}\n", `f.yaml:2: baselines[0].billing: found it without one_per: robot; the environments that there are say themselves how they are billed`},
 		{"several", "fleet: 'a b'\nsettings:\n  weight_latency: 11\n  wieght_cost: 1\n", `f.yaml:1: fleet: fleet name "a b": character 2 is ' '; allowed are 1 to 64 letters, digits, '-' and '_', starting and ending with a letter or digit, without "__"` + "\n" +
 			"f.yaml:3: settings.weight_latency: found 11, allowed are 0 to 10\n" +

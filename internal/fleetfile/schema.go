@@ -208,6 +208,9 @@ func (d *decoder) baseline(n *yaml.Node, path string) (Baseline, item) {
 	})
 	d.require(n, path, keys, "name", "a name")
 	d.require(n, path, keys, "tier", "one of cloud, edge, robot")
+	if b.Name == "hybrid" {
+		d.fail(keys["name"], join(path, "name"), "found hybrid, which is what the plan itself is called; allowed is any other name")
+	}
 	if keys["billing"] != nil && keys["one_per"] == nil {
 		d.fail(keys["billing"], join(path, "billing"), "found it without one_per: robot; the environments that there are say themselves how they are billed")
 	}

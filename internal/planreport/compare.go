@@ -24,13 +24,16 @@ type Comparison struct {
 	Note       string   `json:"note,omitempty"`
 }
 
+// hybrid is the plan itself among what it is compared with.
+const hybrid = "hybrid"
+
 // Compare reads a list of what a plan is to be compared with: all-cloud, all-edge and
 // all-robot put everything on one tier, a baseline of the file goes by its name, and
-// hybrid, the plan itself, is always shown.
+// hybrid is the plan itself.
 func Compare(f *fleetfile.File, names []string) ([]fleetfile.Baseline, error) {
 	out := []fleetfile.Baseline{}
-	allowed := []string{"hybrid"}
-	known := make(map[string]fleetfile.Baseline)
+	allowed := []string{hybrid}
+	known := map[string]fleetfile.Baseline{hybrid: {Name: hybrid}}
 	for _, t := range []messages.Tier{messages.Cloud, messages.Edge, messages.Robot} {
 		name := "all-" + string(t)
 		known[name] = fleetfile.Baseline{Name: name, Tier: t}
@@ -44,12 +47,10 @@ func Compare(f *fleetfile.File, names []string) ([]fleetfile.Baseline, error) {
 	}
 	for _, name := range names {
 		b, ok := known[name]
-		switch {
-		case ok:
-			out = append(out, b)
-		case name != "hybrid":
+		if !ok {
 			return nil, messages.Errorf(messages.CodeBadRequest, "found %q, allowed are %s", name, strings.Join(allowed, ", "))
 		}
+		out = append(out, b)
 	}
 	return out, nil
 }
@@ -76,6 +77,11 @@ func (r *Report) compare(f *fleetfile.File, p alloc.Problem, plan alloc.Plan) {
 // note that says why.
 func (r *Report) baseline(b fleetfile.Baseline, p alloc.Problem) Comparison {
 	out := Comparison{Name: b.Name, Broken: []Reason{}}
+	if b.Tier == "" { // the plan itself
+		t := r.Totals
+		out.Delay, out.DelayEach, out.Cost, out.Score, out.Possible = t.Delay, t.DelayEach, t.Cost, t.Score, true
+		return out
+	}
 	pins := make(map[string]string)
 	p.Replicas = slices.Clone(p.Replicas)
 	for i := range p.Replicas {

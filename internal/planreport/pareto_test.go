@@ -92,7 +92,7 @@ func wellFormed(t *testing.T, svg, element string, want int) {
 func TestCompareNames(t *testing.T) {
 	f := &fleetfile.File{Baselines: []fleetfile.Baseline{{Name: "all-cloud", Tier: "cloud", OnePer: "robot"}, {Name: "rented", Tier: "edge"}}}
 	got, err := Compare(f, []string{"all-cloud", "all-edge", "hybrid", "rented"})
-	if err != nil || len(got) != 3 || got[0].OnePer != "robot" || got[1].Tier != "edge" || got[2].Name != "rented" {
+	if err != nil || len(got) != 4 || got[0].OnePer != "robot" || got[1].Tier != "edge" || got[2].Name != "hybrid" || got[3].Name != "rented" {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if _, err := Compare(f, []string{"all-moon"}); err == nil || !strings.Contains(err.Error(), "allowed are hybrid, all-cloud, all-edge, all-robot, rented") {
