@@ -171,6 +171,9 @@ func waiting(p *Instance, o *Options, sorted [][]Option) float64 {
 		for _, x := range sorted[j] {
 			lo, hi = min(lo, x.Cost), max(hi, x.Cost)
 		}
+		if w := p.Items[j].Wait; w > 0 {
+			lo, hi = min(lo, w), max(hi, w)
+		}
 		top = max(top, hi)
 		span += hi - lo + o.MovePrice
 	}

@@ -144,11 +144,12 @@ func (r *search) repair() {
 	r.keep()
 }
 
-// push places everybody who waits where it costs least, penalties included.
+// push places everybody who waits where it costs least, penalties included; those whose
+// waiting has a price of its own are where they are because it is cheaper.
 func (r *search) push() {
 	c, s := r.c, r.s
 	for j := range int32(c.n) {
-		if !c.waits(s.at[j]) {
+		if !c.waits(s.at[j]) || c.mayWait[j] {
 			continue
 		}
 		best, at := math.Inf(1), int32(-1)
