@@ -31,8 +31,9 @@ type row struct {
 var table = []row{
 	{"messages", nil},
 	{"messages/bus", []string{"messages"}},
-	{"coordinator/alloc", []string{"messages", "coordinator/alloc/assign"}},
+	{"coordinator/alloc", []string{"messages", "coordinator/alloc/assign", "coordinator/alloc/packing"}},
 	{"coordinator/alloc/assign", []string{"messages"}},
+	{"coordinator/alloc/packing", []string{"coordinator/alloc/assign"}},
 	{"coordinator/placement", []string{"messages", "coordinator/alloc"}},
 	{"router/route", []string{"messages"}},
 	{"agent/…", []string{"messages", "messages/bus", "agent/…"}},
@@ -114,7 +115,7 @@ func wrongLinks(pkgs []pkg) (bad []string) {
 
 // pure packages decide and do nothing else, so that the same input gives the same result
 // in a test, in a simulation and in production. messages is one of them by its own word.
-var pure = []string{"messages", "coordinator/alloc", "coordinator/alloc/assign", "coordinator/placement", "router/route"}
+var pure = []string{"messages", "coordinator/alloc", "coordinator/alloc/assign", "coordinator/alloc/packing", "coordinator/placement", "router/route"}
 
 // impureImports are packages of the standard library by which the world gets in; all that
 // is below them too.
