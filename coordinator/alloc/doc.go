@@ -31,15 +31,19 @@
 // [Solve] builds a first plan by regret: the replica that would lose most by not
 // getting its best environment chooses first. What then waits is placed by moving
 // others aside where that is possible, and shifts, swaps, and the opening and closing
-// of whole-billed environments improve it. Package assign then searches from there,
-// with prices of the capacities, in each part of the fleet that shares nothing scarce
-// with the rest; of the two plans the better one is taken, so that effort never makes
-// a plan worse. The order of who waits is the first plan's, and the search may only
-// place more.
+// of whole-billed environments improve it.
+//
+// Then the fleet is divided. Environments that hold many replicas are hubs, described by
+// prices for their capacities; what the others tie together is a cell, mostly a site,
+// which package packing solves nearly exactly at these prices. Who leaves the cells is
+// put on the hubs by the search of package assign, which gives new prices. What that
+// leaves open, or a budget asks for, the same search improves over all. Of two plans the
+// better one is taken, so that effort never makes a plan worse. The order of who waits is
+// the first plan's, and the search may only place more.
 //
 // [Plan.Bound] certifies the plan: no plan that places the same replicas scores less.
-// It is the larger of two bounds, one by what everybody would pay alone, one by the
-// prices of the capacities.
+// It is the largest of three bounds: by what everybody would pay alone, by the prices of
+// the capacities, and by what the cells cost at least at the prices of the hubs.
 //
 // [Repair] changes the plan in force by as little as it can where the fleet changes,
 // and a [Solver] does so in milliseconds for a fleet of thousands. Who moves away from its

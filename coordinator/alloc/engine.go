@@ -17,8 +17,8 @@ type Prices map[string]messages.Resources
 type Options struct {
 	// Budget is the number of steps of the search, each about 50 ns; a larger one never
 	// gives a worse plan. 0 is a budget by the size of the problem: about a millisecond
-	// for tens of replicas, about a second for tens of thousands. A first plan is made
-	// in any case.
+	// for tens of replicas, about a second for tens of thousands. A first plan is made,
+	// and sites are planned one by one, in any case.
 	Budget int
 	// Stop is asked every few thousand steps of the search; true ends it, and the best
 	// plan so far is returned. With it, plans depend on when it says so. Nil: only the
@@ -63,7 +63,7 @@ type model struct {
 
 // model makes items of the replicas listed, which start where s has them. bin is -1
 // for every environment, and is so again afterwards.
-func (s *state) model(who, bin []int) *model {
+func (s *state) model(who, bin []int, only []bool) *model {
 	in := s.in
 	m := &model{who: who, start: make([]int, len(who))}
 	total := 0
@@ -80,7 +80,9 @@ func (s *state) model(who, bin []int) *model {
 	for i, r := range who {
 		rep := &in.reps[r]
 		cands := rep.cands
-		if len(cands) > width {
+		if only != nil {
+			cands = slices.DeleteFunc(slices.Clone(cands), func(c candidate) bool { return !only[c.env] })
+		} else if len(cands) > width {
 			list, ok := best[&cands[0]]
 			if !ok {
 				list = slices.Clone(cands)
@@ -96,7 +98,7 @@ func (s *state) model(who, bin []int) *model {
 			options = append(options, assign.Option{Bin: m.bin(in, c.env, bin), Cost: s.priceBeside(r, c), Need: rep.need})
 		}
 		for _, e := range []int{s.at[r], rep.cur} { // who is there can stay
-			if len(cands) == len(rep.cands) || e < 0 || slices.ContainsFunc(options[first:], func(o assign.Option) bool { return m.envs[o.Bin] == e }) {
+			if only != nil || len(cands) == len(rep.cands) || e < 0 || slices.ContainsFunc(options[first:], func(o assign.Option) bool { return m.envs[o.Bin] == e }) {
 				continue
 			}
 			if c, ok := in.find(r, e); ok {
@@ -108,7 +110,7 @@ func (s *state) model(who, bin []int) *model {
 			m.Items[i].Apart = rep.task + 1
 		}
 		m.start[i] = -1
-		if s.at[r] >= 0 {
+		if s.at[r] >= 0 && (only == nil || only[s.at[r]]) {
 			m.start[i] = bin[s.at[r]]
 		}
 	}
@@ -144,9 +146,10 @@ func (m *model) budget() int {
 
 // search looks for a better plan for the replicas listed, who may all be placed, part
 // by part. It returns a state of its own, which holds nobody else. s learns the prices.
-// To promote is to look only where somebody waits, and not for long.
-func (s *state) search(who []int, o Options, promote bool) *state {
-	parts, loose := s.in.parts(who)
+// To promote is to look only where somebody waits, and not for long. Nobody is put
+// anywhere but on the environments named by only, if it is given.
+func (s *state) search(who []int, o Options, promote bool, only []bool) *state {
+	parts, loose := s.in.parts(who, only)
 	t := newState(s.in, s.steps)
 	shadow := make([][resources]float64, len(s.in.envs))
 	bin := make([]int, len(s.in.envs))
@@ -156,7 +159,7 @@ func (s *state) search(who []int, o Options, promote bool) *state {
 	models := make([]*model, len(parts))
 	all := 0
 	for i, part := range parts {
-		models[i] = s.model(part, bin)
+		models[i] = s.model(part, bin, only)
 		all += models[i].budget()
 	}
 	budget := o.Budget
@@ -179,7 +182,9 @@ func (s *state) search(who []int, o Options, promote bool) *state {
 		}
 	}
 	s.shadow, t.shadow = shadow, shadow
-	t.canonical()
+	if only == nil {
+		t.canonical()
+	}
 	return t
 }
 
@@ -221,9 +226,9 @@ func (m *model) solve(s, t *state, shadow [][resources]float64, loose []bool, bu
 
 // keep puts the items of m into t as s has them.
 func (m *model) keep(s, t *state, shadow [][resources]float64) {
-	for _, r := range m.who {
-		if s.at[r] >= 0 {
-			t.put(r, s.at[r])
+	for i, r := range m.who {
+		if b := m.start[i]; b >= 0 {
+			t.put(r, m.envs[b])
 		}
 	}
 	if s.shadow != nil {
@@ -286,11 +291,42 @@ func (s *state) refine(o Options) *state {
 			who = append(who, r)
 		}
 	}
-	t := s.search(who, o, false)
+	if s.cells == nil {
+		s = s.repack(who, o.Stop)
+	}
+	if o.Budget == 0 && s.objective() <= s.proof*(1+worthwhile(len(who))) {
+		return s
+	}
+	t := s.search(who, o, false, nil)
+	t.proof, t.cells = s.proof, s.cells
 	if len(t.waiting()) > len(s.waiting()) || !gains(t.objective()-s.objective(), s.objective()) {
 		return s
 	}
 	return t
+}
+
+// worthwhile is the gap from which on a search is made without being asked for, of so many
+// replicas: in a large fleet it takes seconds, and what it gains beyond is small.
+func worthwhile(replicas int) float64 {
+	const small, large, many = 0.001, 0.015, 10_000
+	return small + (large-small)*min(1, float64(replicas)/many)
+}
+
+// repack returns the better plan of s and what pack makes of the replicas listed, those who
+// are placed: with the bound in any case.
+func (s *state) repack(who []int, stop func() bool) *state {
+	t := s.pack(who, stop)
+	if t == nil || len(t.waiting()) > len(s.waiting()) {
+		return s
+	}
+	if s.shadow == nil {
+		s.shadow = t.shadow
+	}
+	s.proof, s.cells = t.proof, t.cells
+	if gains(t.objective()-s.objective(), s.objective()) {
+		return t
+	}
+	return s
 }
 
 // promotions bounds how often one solve tries to place more than the first plan has.
@@ -299,6 +335,16 @@ const promotions = 4
 // promote tries to place, of those who wait though they could run somewhere, the band
 // that stands highest, beside everybody who is placed.
 func (s *state) promote(bands [][]int, o Options) *state {
+	var who []int
+	for r := range s.at {
+		if len(s.in.reps[r].cands) > 0 {
+			who = append(who, r)
+		}
+	}
+	if t := s.pack(who, o.Stop); t != nil && s.in.compare(bands, t, s) < 0 {
+		t.canonical()
+		s = t
+	}
 	tries := promotions
 	for _, band := range bands {
 		waits := slices.ContainsFunc(band, func(r int) bool { return s.at[r] < 0 && len(s.in.reps[r].cands) > 0 })
@@ -316,7 +362,7 @@ func (s *state) promote(bands [][]int, o Options) *state {
 		}
 		// Not by the caller's budget: who is placed must not depend on it in a way that
 		// could make a larger one worse.
-		t := s.search(who, Options{Stop: o.Stop}, true)
+		t := s.search(who, Options{Stop: o.Stop}, true, nil)
 		if s.in.compare(bands, t, s) < 0 {
 			s = t
 		}

@@ -99,13 +99,26 @@ func (s *state) undo(mark int) {
 	s.log = s.log[:mark]
 }
 
-// movable are the replicas on e that have another candidate and are not locked.
+// movable are the replicas on e that have another candidate and are not locked. Those
+// that hold most of what is scarcest there come first where that is asked for: one that
+// goes can make room for several.
 func (s *state) movable(e int) []int {
 	var out []int
 	for _, x := range s.on[e] {
 		if !s.locked[x] && len(s.in.reps[x].cands) > 1 {
 			out = append(out, x)
 		}
+	}
+	if s.bulky {
+		scarce, most := 0, 0.0
+		for k, have := range s.in.envs[e].cap {
+			if have > 0 && s.used[e][k]/have > most {
+				scarce, most = k, s.used[e][k]/have
+			}
+		}
+		slices.SortStableFunc(out, func(a, b int) int {
+			return cmp.Compare(s.in.reps[b].need[scarce], s.in.reps[a].need[scarce])
+		})
 	}
 	return out
 }

@@ -17,6 +17,8 @@ type instance struct {
 	apart    []bool               // per task: replicas keep apart
 	leaders  []int                // the first replica of each kind: those of a kind share their candidates
 	measured []map[string]float64 // ms, by environment and task; nil for none
+	holds    float64              // hubHolds, but in tests
+	rows     int                  // mostRows, but in tests
 }
 
 type envInfo struct {
@@ -50,7 +52,7 @@ func compile(p Problem) (*instance, error) {
 	if err := p.Check(); err != nil {
 		return nil, err
 	}
-	in := &instance{settings: p.settings(), byID: make(map[string]int, len(p.Environments))}
+	in := &instance{settings: p.settings(), holds: hubHolds, rows: mostRows, byID: make(map[string]int, len(p.Environments))}
 	in.envs = make([]envInfo, 0, len(p.Environments))
 	for _, e := range p.Environments {
 		in.envs = append(in.envs, newEnvInfo(e, in.settings))

@@ -4,9 +4,10 @@ package alloc
 // other: the plan of one leaves the others all their choices. A fleet is mostly sites
 // that share no more than a cloud with room for all of them, and many small searches
 // are better and faster than a large one. Each part is sorted, and they are sorted by
-// their first replica. loose says of each environment that it has room for everybody
+// their first replica. Environments that are not named by only, if it is given, do not count.
+// loose says of each environment that it has room for everybody
 // who could go there.
-func (in *instance) parts(who []int) (out [][]int, loose []bool) {
+func (in *instance) parts(who []int, only []bool) (out [][]int, loose []bool) {
 	kind := make([]int, len(who)) // equal replicas are one node
 	var first []int               // replica of each node
 	var many []float64
@@ -43,6 +44,9 @@ func (in *instance) parts(who []int) (out [][]int, loose []bool) {
 	apart := make(map[[2]int]int)   // the same per (task, environment), where nothing else counts
 	for n, r := range first {
 		for _, c := range in.reps[r].cands {
+			if only != nil && !only[c.env] {
+				continue
+			}
 			other := &at[c.env]
 			if loose[c.env] {
 				t := in.reps[r].task

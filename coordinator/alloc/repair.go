@@ -44,22 +44,20 @@ func (v *Solver) Repair(p Problem, o Options) (Plan, error) {
 	waited := make(map[string]bool)
 	var s *state
 	var homeless []int
-	if changed != nil && old != nil && old.in == v.in && old.current() {
+	if old != nil {
 		for _, r := range old.waiting() {
-			waited[v.in.reps[r].ID] = true
+			waited[old.in.reps[r].ID] = true
 		}
+	}
+	same := changed != nil && old != nil && old.in == v.in
+	if same && old.current() {
 		s = old
 		homeless = s.vacate(changed)
 	} else {
-		if old != nil {
-			for _, r := range old.waiting() {
-				waited[old.in.reps[r].ID] = true
-			}
-		}
 		s, homeless = v.in.present()
-		if o.Prices == nil && old != nil && old.in == v.in {
-			s.shadow = old.shadow
-		} else if o.Prices == nil && old != nil {
+		if same {
+			s.shadow, s.cells = old.shadow, old.cells
+		} else if old != nil {
 			s.shadow = v.in.pricesFrom(old.prices())
 		}
 	}
@@ -69,8 +67,9 @@ func (v *Solver) Repair(p Problem, o Options) (Plan, error) {
 	s.close()
 	s.steps, s.log, s.repaired = repairEffort, s.log[:0], true
 	s.construct(homeless)
-	s.retry(homeless)
-	if s.unsettled(waited) || s.gap() > max(poor, 2*before) && s.shadow != nil {
+	s.settle(homeless)
+	s.reprove(s.cells, changed)
+	if s.unsettled(waited) || s.gap() > max(poor, 2*before) {
 		s = s.solveInstead(o)
 	}
 	v.s = s
@@ -168,20 +167,150 @@ func (s *state) close() {
 	}
 }
 
-// unsettled says that somebody waits who could run somewhere, and did not wait before.
+// settle finds places for those listed who still wait, by moving others: with whoever can step
+// aside, the largest first or in order, or with a plan of their whole cell for as few moves
+// as possible: whichever places more, and then moves fewer.
+func (s *state) settle(homeless []int) {
+	if !slices.ContainsFunc(homeless, func(r int) bool { return s.at[r] < 0 && len(s.in.reps[r].cands) > 0 }) {
+		return
+	}
+	begin := slices.Clone(s.at)
+	ways := [...]func(){
+		func() { s.retry(homeless); s.mend(homeless) },
+		func() { s.bulky = true; s.retry(homeless); s.mend(homeless) },
+		func() { s.mend(homeless); s.retry(homeless) },
+	}
+	var best []int
+	least := [2]int{len(s.at) + 1}
+	for _, way := range ways {
+		s.restore(begin)
+		s.steps, s.bulky = repairEffort, false
+		way()
+		if n := [2]int{s.homeless(homeless), s.moves()}; slices.Compare(n[:], least[:]) < 0 {
+			best, least = slices.Clone(s.at), n
+		}
+		if least[0] == 0 && 5*least[1] <= 6*len(homeless) {
+			break // few enough
+		}
+	}
+	s.restore(best)
+}
+
+// restore makes the assignment what it was.
+func (s *state) restore(at []int) {
+	for r, e := range at {
+		if s.at[r] >= 0 && s.at[r] != e {
+			s.take(r)
+		}
+	}
+	for r, e := range at {
+		if e >= 0 && s.at[r] < 0 {
+			s.put(r, e)
+		}
+	}
+	s.log = s.log[:0]
+}
+
+// moves is how many are not where they were.
+func (s *state) moves() int {
+	n := 0
+	for r, e := range s.at {
+		if cur := s.in.reps[r].cur; e >= 0 && cur >= 0 && e != cur {
+			n++
+		}
+	}
+	return n
+}
+
+// unsettled says that somebody waits who did not wait before, and for whom a plan of the
+// whole fleet could find a place: who can only run in his own cell has been through that.
 func (s *state) unsettled(waited map[string]bool) bool {
 	return slices.ContainsFunc(s.waiting(), func(r int) bool {
-		return len(s.in.reps[r].cands) > 0 && !waited[s.in.reps[r].ID]
+		if waited[s.in.reps[r].ID] || len(s.in.reps[r].cands) == 0 {
+			return false
+		}
+		return s.cells == nil || slices.ContainsFunc(s.in.reps[r].cands, func(c candidate) bool {
+			return s.cells.hub[c.env] || s.cells.at[c.env] < 0
+		})
 	})
 }
 
 // gap is by how much the objective may be above the best there is; 0 where nothing
 // says so.
 func (s *state) gap() float64 {
-	if bound := s.lagrange(); bound > 0 {
+	bound := s.proof
+	if bound == 0 {
+		bound = s.lagrange()
+	}
+	if bound > 0 {
 		return s.objective()/bound - 1
 	}
 	return 0
+}
+
+// mend plans the cells anew of those listed who wait, where that gives more of them a place
+// and takes none away.
+func (s *state) mend(who []int) {
+	d := s.cells
+	if d == nil {
+		return
+	}
+	done := make(map[int]bool)
+	for _, r := range who {
+		if i := d.of[r]; s.at[r] < 0 && i >= 0 && !done[i] {
+			done[i] = true
+			s.replan(d, i)
+		}
+	}
+}
+
+// replan plans cell i anew; nothing changes where that takes a place away or gives none.
+func (s *state) replan(d *cells, i int) {
+	at := make([]int, len(s.at))
+	view := *s
+	view.shadow = d.prices
+	c := d.list[i]
+	stay := 0.0 // more than a move can gain: few moves before good ones
+	for _, r := range c.who {
+		for _, x := range s.in.reps[r].cands {
+			stay = max(stay, x.score)
+		}
+	}
+	moves, values := make([]float64, len(c.who)), slices.Clone(d.values) // those of before say more
+	for x, r := range c.who {
+		moves[x] = s.in.reps[r].move
+		s.in.reps[r].move += stay
+	}
+	ok := view.planCell(d, i, at, false)
+	for x, r := range c.who {
+		s.in.reps[r].move = moves[x]
+	}
+	d.values = values
+	if !ok {
+		d.list[i] = c
+		return
+	}
+	d.list[i].who = c.who
+	had := slices.DeleteFunc(slices.Clone(c.who), func(r int) bool { return s.at[r] < 0 })
+	mark := len(s.log)
+	for _, r := range had {
+		s.take(r)
+	}
+	for _, r := range c.who {
+		if e := at[r]; e >= 0 && s.room(r, e) {
+			s.put(r, e)
+		}
+	}
+	for _, r := range c.who { // the hubs after the cell's own
+		if s.at[r] < 0 {
+			if x, _, ok := s.best(r, -1); ok {
+				s.put(r, x.env)
+			}
+		}
+	}
+	if s.homeless(had) > 0 || s.homeless(c.who) >= len(c.who)-len(had) {
+		s.undo(mark)
+	}
 }
 
 // solveInstead solves in full, and returns the better plan. Among plans that place as

@@ -5,9 +5,12 @@ import (
 	"slices"
 )
 
-// effort bounds the work of one Solve: about so many comparisons of a replica with
-// a place. A count and not a clock, so that equal problems give equal plans.
+// effort bounds the work of a first plan: about so many comparisons of a replica with
+// a place. A count and not a clock, so that equal problems give equal plans. A large fleet
+// gets less for each replica: what it misses, package packing finds.
 const effort = 4_000_000
+
+func (in *instance) effort() int { return max(effort/10, effort-100*len(in.reps)) }
 
 // rounds bounds how often improving is tried again after it made room for somebody.
 const rounds = 4
@@ -68,7 +71,7 @@ func (in *instance) first() *state {
 // attempt places the groups one after the other; who is placed stays placed, except
 // that within a group, where each is one band, one may wait for two others.
 func (in *instance) attempt(groups [][]int, bands bool) *state {
-	s := newState(in, effort)
+	s := newState(in, in.effort())
 	for _, g := range groups {
 		s.construct(g)
 		s.retry(g)
@@ -175,9 +178,9 @@ func (s *state) plan() Plan {
 		p.Assignments = append(p.Assignments, a)
 	}
 	p.Score = Score(s.in.settings, p.Delay, p.Cost) + p.Penalty
-	p.Bound = s.lagrange()
-	if quick := p.Bound > 0 && s.repaired; !quick {
-		p.Bound = max(p.Bound, s.bound())
+	p.Bound = s.proof
+	if p.Bound == 0 || !s.repaired {
+		p.Bound = max(p.Bound, s.lagrange(), s.bound())
 	}
 	p.Bound = min(p.Bound, p.Score)
 	p.Prices = s.prices()

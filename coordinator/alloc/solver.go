@@ -65,6 +65,9 @@ func (v *Solver) compile(p Problem) (changed []int, err error) {
 	if err := p.checkMeasured(); err != nil {
 		return nil, err
 	}
+	if err := messages.CheckAmount("move price", p.MovePrice, 0, unusable, ""); err != nil {
+		return nil, err
+	}
 	for _, i := range changed {
 		if err := p.Environments[i].check(); err != nil {
 			return nil, err
@@ -79,10 +82,17 @@ func (v *Solver) compile(p Problem) (changed []int, err error) {
 		v.in.replace(changed[x], p.Environments[i])
 	}
 	v.in.renew(changed)
+	v.last.MovePrice = p.MovePrice
 	for r := range v.in.reps {
 		rep := &v.in.reps[r]
-		rep.cur = -1
-		if e, ok := v.in.byID[p.Current[rep.ID]]; ok {
+		rep.move, rep.cur = p.movePrice(rep.Replica), -1
+		id, ok := p.Current[rep.ID]
+		if !ok {
+			continue
+		}
+		if v.s != nil && v.s.in == v.in && v.s.at[r] >= 0 && v.in.envs[v.s.at[r]].ID == id { // nearly always
+			rep.cur = v.s.at[r]
+		} else if e, ok := v.in.byID[id]; ok {
 			rep.cur = e
 		}
 	}
@@ -96,8 +106,7 @@ func (v *Solver) compile(p Problem) (changed []int, err error) {
 // that differ; it is not ok where more differs than that.
 func (v *Solver) changed(p Problem) (out []int, ok bool) {
 	l := &v.last
-	if v.in == nil || p.Settings != l.Settings || p.MovePrice != l.MovePrice ||
-		len(p.Environments) != len(l.Environments) || len(p.Replicas) != len(l.Replicas) {
+	if v.in == nil || p.Settings != l.Settings || len(p.Environments) != len(l.Environments) || len(p.Replicas) != len(l.Replicas) {
 		return nil, false
 	}
 	measured := remeasured(&p, l)

@@ -13,7 +13,10 @@ type state struct {
 	log      []change             // since the running insertion began, so that it can be undone
 	steps    int                  // what is left of the effort
 	repaired bool                 // not solved: its plan is wanted at once
+	bulky    bool                 // insertions move the largest aside first
 	shadow   [][resources]float64 // prices of the capacities, by environment; nil for none
+	proof    float64              // no plan that places the same replicas scores less, moves free; 0 for unknown
+	cells    *cells               // that gave it
 }
 
 type change struct {
