@@ -55,7 +55,7 @@ environments:
 tasks:
   - {name: t, class: inference, compute: 1, storage: 2, network: 3, work: 4TFLOP, transfer: 0, limit: 1s, cost: 0.5, replicas: 2, priority: -3,
      tiers: [cloud, edge], sites: [hub, main], labels: {gpu: yes}, colocate: true, delivery: direct, handler: h, concurrency: 4, max_attempts: 2, deadline: 3s}
-  - {name: u, class: action, per: robot}
+  - {name: u, class: action, per: robot, on_link_loss: retract}
   - {name: v, class: training, robot: r-2}
 baselines:
   - {name: b, tier: cloud, one_per: robot, billing: whole}
@@ -80,7 +80,7 @@ func TestEveryField(t *testing.T) {
 			{Name: "t", Class: messages.Inference, Demand: messages.Resources{Compute: 1, Storage: 2, Network: 3}, Work: &work, Transfer: &transfer, Limit: 1000, Cost: 0.5,
 				Replicas: 2, Priority: -3, Tiers: []messages.Tier{messages.Cloud, messages.Edge}, Sites: []string{"hub", "main"}, Labels: gpu, Colocate: true,
 				Delivery: messages.Direct, Handler: "h", Concurrency: 4, MaxAttempts: 2, Deadline: 3000},
-			{Name: "u", Class: messages.Action, Per: messages.PerRobot},
+			{Name: "u", Class: messages.Action, Per: messages.PerRobot, OnLinkLoss: "retract"},
 			{Name: "v", Class: messages.Training, Robot: "r-2"},
 		},
 		Baselines: []Baseline{{Name: "b", Tier: messages.Cloud, OnePer: messages.PerRobot, Billing: messages.Whole}},
@@ -93,9 +93,9 @@ func TestEveryField(t *testing.T) {
 		t.Errorf("problem: %d environments, %d replicas, %+v", len(p.Environments), len(p.Replicas), p.Settings)
 	}
 	// The test is not complete if a field of the vocabulary is missing from it.
-	task := reflect.ValueOf(f.Tasks[0])
-	for i := range task.NumField() {
-		if name := task.Type().Field(i).Name; task.Field(i).IsZero() && name != "Revision" && name != "Per" && name != "Robot" {
+	first, second := reflect.ValueOf(f.Tasks[0]), reflect.ValueOf(f.Tasks[1])
+	for i := range first.NumField() {
+		if name := first.Type().Field(i).Name; first.Field(i).IsZero() && second.Field(i).IsZero() && name != "Revision" && name != "Robot" {
 			t.Errorf("field %s of a task cannot be written in a file", name)
 		}
 	}
@@ -118,7 +118,7 @@ func TestErrors(t *testing.T) {
 		{"two documents", "fleet: a\n---\nfleet: b\n", "f.yaml:2: found a second document; a fleet file is one"},
 		{"unknown field", "task: []\n", "f.yaml:1: task: unknown field; did you mean tasks? allowed are fleet, settings, environments, tasks, baselines"},
 		{"unknown field of a task", "tasks:\n  - name: t\n    class: action\n    limits: 3\n",
-			"f.yaml:4: tasks[0].limits: unknown field; did you mean limit? allowed are name, class, compute, storage, network, work, transfer, limit, cost, replicas, per, priority, tiers, sites, labels, robot, colocate, delivery, handler, concurrency, max_attempts, deadline"},
+			"f.yaml:4: tasks[0].limits: unknown field; did you mean limit? allowed are name, class, compute, storage, network, work, transfer, limit, cost, replicas, per, priority, tiers, sites, labels, robot, colocate, delivery, handler, concurrency, max_attempts, deadline, on_link_loss"},
 		{"field twice", "fleet: a\nfleet: b\n", "f.yaml:2: fleet: found a second time; the first is in line 1"},
 		{"bad name", "fleet: a.b\n", `f.yaml:1: fleet: fleet name "a.b": character 2 is '.'; allowed are 1 to 64 letters, digits, '-' and '_', starting and ending with a letter or digit, without "__"`},
 		{"wrong unit", env + "tasks:\n  - name: t\n    class: inference\n    limit: 10GB\n", `f.yaml:6: tasks[0].limit: found "10GB" with the unit "GB", allowed are us, ms, s, min, h; a bare number is in ms`},
@@ -147,6 +147,7 @@ func TestErrors(t *testing.T) {
 		{"robot beside per", env + "tasks:\n  - {name: t, class: action, robot: e,\n     per: robot}\n", `f.yaml:5: tasks[0].per: found robot beside robot: e (line 4), which is one robot already; leave one of the two out`},
 		{"direct training", env + "tasks:\n  - {name: t, class: training, delivery: direct}\n", `f.yaml:4: tasks[0].delivery: found direct on a training task, whose jobs must wait in a queue; allowed is durable`},
 		{"action off robots", env + "tasks:\n  - {name: t, class: action, tiers: [edge]}\n", `f.yaml:4: tasks[0].tiers: an action runs on a robot, found [edge]; add robot or leave tiers out`},
+		{"link loss of no action", env + "tasks:\n  - {name: t, class: inference,\n     on_link_loss: stop}\n", `f.yaml:5: tasks[0].on_link_loss: found it on a task of class inference; only actions are stopped when a robot loses its link, so leave it out`},
 		{"baseline", "baselines:\n  - {name: b, tier: cloud, billing: whole}\n", `f.yaml:2: baselines[0].billing: found it without one_per: robot; the environments that there are say themselves how they are billed`},
 		{"several", "fleet: 'a b'\nsettings:\n  weight_latency: 11\n  wieght_cost: 1\n", `f.yaml:1: fleet: fleet name "a b": character 2 is ' '; allowed are 1 to 64 letters, digits, '-' and '_', starting and ending with a letter or digit, without "__"` + "\n" +
 			"f.yaml:3: settings.weight_latency: found 11, allowed are 0 to 10\n" +
