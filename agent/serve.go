@@ -137,6 +137,10 @@ func (r *replica) fault(e *execution, err error) *messages.Error {
 	if err == nil {
 		return nil
 	}
+	if why := e.stopped.Load(); why != nil {
+		// Whatever the handler makes of it: it was told to end.
+		return messages.Errorf(messages.CodeCanceled, "the action was canceled on %q while it ran, because the robot was %s (its handler: %v); look before acting again", r.a.id, *why, err)
+	}
 	var ours *messages.Error
 	if errors.As(err, &ours) && ours.Code.Known() {
 		return ours
