@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,6 +59,18 @@ func (s *State) put(e jetstream.KeyValueEntry, epoch int64) {
 	} else if e.Key() == bus.KeyAll && o.Agent == "" {
 		s.All = &o
 	}
+}
+
+// Robots lists the robots of which something is known, sorted.
+func (s State) Robots() []string {
+	all := make(map[string]bool, len(s.Latches))
+	for robot := range s.Latches {
+		all[robot] = true
+	}
+	for robot := range s.Orders {
+		all[robot] = true
+	}
+	return slices.Sorted(maps.Keys(all))
 }
 
 // Why says why a robot is stopped, "" where it is not, and whether the robot itself has
