@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fleetbus/fleetbus/agent/latch"
@@ -36,6 +37,9 @@ type LinkHook func(ctx context.Context, loss LinkLoss) error
 // watchLink sends pings on the connection for stops and lets the latch judge their
 // answers. That connection carries nothing else: what is measured is whether a stop
 // could arrive, not how full the link is with bodies.
+//
+// The loop itself never calls the connection: the client library holds its lock while it
+// writes or dials, and that may take seconds just when the link is lost.
 func (s *safety) watchLink(ctx context.Context) {
 	status := s.nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
 	defer s.nc.RemoveStatusListener(status)
@@ -44,6 +48,7 @@ func (s *safety) watchLink(ctx context.Context) {
 	pongs := make(chan time.Time, 16)
 	var pings sync.WaitGroup
 	defer pings.Wait()
+	var under atomic.Int32 // pings under way
 	var sent time.Time
 	for {
 		var fx latch.Effects
@@ -63,9 +68,13 @@ func (s *safety) watchLink(ctx context.Context) {
 		case at := <-pongs:
 			fx, _ = s.step(func(m *latch.Machine) latch.Effects { return m.Pong(time.Now(), at) })
 		case now := <-tick.C:
-			if now.Sub(sent) >= latch.PingEvery && s.nc.IsConnected() {
+			if now.Sub(sent) >= latch.PingEvery && under.Load() < mostPings {
 				sent = now
-				pings.Go(func() { s.ping(ctx, now, pongs) })
+				under.Add(1)
+				pings.Go(func() {
+					defer under.Add(-1)
+					s.ping(ctx, pongs)
+				})
 			}
 			armed := s.a.bound()
 			fx, _ = s.step(func(m *latch.Machine) latch.Effects { return m.Tick(time.Now(), armed) })
@@ -76,11 +85,19 @@ func (s *safety) watchLink(ctx context.Context) {
 	}
 }
 
+// mostPings bounds the pings that wait for an answer, or for the lock of the connection:
+// as many as are sent in the time that an answer matters.
+const mostPings = 2 * latch.Misses
+
 // ping sends one ping and reports when it was sent, once it is answered. It does not
-// wait for longer than an answer matters, so only a few are under way.
-func (s *safety) ping(ctx context.Context, sent time.Time, pongs chan<- time.Time) {
+// wait for longer than an answer matters.
+func (s *safety) ping(ctx context.Context, pongs chan<- time.Time) {
 	ctx, cancel := context.WithTimeout(ctx, 2*latch.Silence)
 	defer cancel()
+	if !s.nc.IsConnected() {
+		return
+	}
+	sent := time.Now()
 	if s.nc.FlushWithContext(ctx) != nil {
 		return
 	}

@@ -127,7 +127,8 @@ func sibling(nc *nats.Conn) (*nats.Conn, error) {
 	o.Name += " safety"
 	o.ClosedCB, o.DisconnectedCB, o.DisconnectedErrCB, o.ConnectedCB, o.ReconnectedCB = nil, nil, nil, nil, nil
 	o.DiscoveredServersCB, o.LameDuckModeHandler = nil, nil
-	o.ReconnectBufSize = -1 // an acknowledgement out of a buffer would be a lie
+	o.FlusherTimeout = time.Second // what it writes is small; longer means that the link is gone
+	o.ReconnectBufSize = -1        // an acknowledgement out of a buffer would be a lie
 	return o.Connect()
 }
 

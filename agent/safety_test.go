@@ -58,7 +58,8 @@ func (g *rig) done(stop bool, o safety.Order) safety.Report {
 	return r
 }
 
-// acts sends a command until the robot knows what was ordered, and returns its answer.
+// acts sends a command until the robot knows what was ordered and has ended what it had
+// before, and returns its answer.
 func (c *caller) acts(id string, inc messages.Incarnation, episode string, seq uint64, task string) messages.Reply {
 	c.t.Helper()
 	var r messages.Reply
@@ -66,7 +67,7 @@ func (c *caller) acts(id string, inc messages.Incarnation, episode string, seq u
 		req := c.command(inc, episode, seq)
 		req.Task = task
 		r = c.do(id, req, "")
-		return r.Err == nil || r.Err.Code != messages.CodeUnavailable
+		return r.Err == nil || r.Err.Code != messages.CodeUnavailable && r.Err.Code != messages.CodeBusy
 	})
 	return r
 }
@@ -97,11 +98,11 @@ func TestStopCancelsAndLatches(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 	end := c.result()
-	if end.Err == nil || end.Err.Code != messages.CodeCanceled || !strings.Contains(end.Err.Message, "somebody is in the cell") {
+	if end.Err == nil || end.Err.Code != messages.CodeUnknownOutcome || !strings.Contains(end.Err.Message, "somebody is in the cell") {
 		t.Fatalf("the action ended with %v", end.Err)
 	}
 	out := g.journal(2)
-	if last := out[len(out)-1]; last.State != messages.GoalCanceled || last.Code != messages.CodeCanceled || !strings.Contains(last.Reason, "somebody is in the cell") {
+	if last := out[len(out)-1]; last.State != messages.GoalCanceled || last.Code != messages.CodeUnknownOutcome || !strings.Contains(last.Reason, "somebody is in the cell") {
 		t.Fatalf("journaled %+v", last)
 	}
 	g.until("why it is stopped", func(h *messages.Heartbeat) bool { return strings.Contains(h.Stopped, "somebody is in the cell") })

@@ -28,7 +28,7 @@ type Effects struct {
 
 // Verdict says what the robot may do.
 type Verdict struct {
-	Known  bool   // what was ordered while it was away has been read
+	Known  bool   // what was ordered while it was away has been read, and the link is watched over
 	Orders string // why no task may act; "" where no order says so
 	Link   string // why tasks that do not go on without a link may not; "" where they may
 }
@@ -77,7 +77,8 @@ func (m *Machine) Held() messages.Latch { return m.held }
 
 // Verdict is what the robot may do now.
 func (m *Machine) Verdict() Verdict {
-	return Verdict{Known: m.known, Orders: m.held.Stopped(), Link: m.held.LinkStopped()}
+	// A link that was never measured is not watched over yet.
+	return Verdict{Known: m.known && m.link.heard, Orders: m.held.Stopped(), Link: m.held.LinkStopped()}
 }
 
 // Restore takes in a latch that was saved by an earlier life of the agent. Whatever

@@ -29,6 +29,13 @@ func code(v Verdict, t messages.Task) messages.Code {
 	return ""
 }
 
+// wellLinked is a machine whose link was measured once.
+func wellLinked(reEngage time.Duration) *Machine {
+	m := New("r1", reEngage)
+	m.Pong(time.Unix(999, 0), time.Unix(999, 0))
+	return m
+}
+
 func TestOrders(t *testing.T) {
 	type heard = messages.StopOrder
 	for _, s := range []struct {
@@ -53,7 +60,7 @@ func TestOrders(t *testing.T) {
 		{"a release that was not saved", []heard{order("", true, 1), order("", false, 0)}, messages.CodeStopped, "a release has to be saved before it is sent"},
 		{"for another robot", []heard{order("r2", true, 1)}, "", "the order is for robot r2"},
 	} {
-		m := New("r1", 0)
+		m := wellLinked(0)
 		m.Read(nil, nil)
 		var fx Effects
 		for _, o := range s.orders {
@@ -73,6 +80,11 @@ func TestOrders(t *testing.T) {
 
 func TestUnknownUntilRead(t *testing.T) {
 	m := New("r1", 0)
+	m.Read(nil, nil)
+	if got := code(m.Verdict(), bound); got != messages.CodeUnavailable {
+		t.Fatalf("before the link was measured: %q", got)
+	}
+	m = wellLinked(0)
 	if got := code(m.Verdict(), bound); got != messages.CodeUnavailable {
 		t.Fatalf("before anything was read: %q", got)
 	}
