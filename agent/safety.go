@@ -33,6 +33,10 @@ type safety struct {
 	m     *latch.Machine
 	stops uint64 // orders to stop that were heard
 
+	// Of open, then of follow alone.
+	wasRead bool           // the orders were read once
+	shown   messages.Latch // what the bucket has
+
 	saveMu sync.Mutex // one after the other, the newest last
 	saved  messages.Latch
 
@@ -114,8 +118,16 @@ func (s *safety) open(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
-	if err := s.nc.FlushWithContext(ctx); err != nil {
-		s.a.cfg.Logger.Warn("the server has not confirmed the subscriptions for stops", "error", err)
+	sent := time.Now()
+	err = s.nc.FlushWithContext(ctx)
+	if err == nil {
+		// The first ping was answered. With the orders read the robot can act as soon as a
+		// task is placed here; where either fails, follow and watchLink try on.
+		s.step(func(m *latch.Machine) latch.Effects { return m.Pong(time.Now(), sent) })
+		err = s.readOrders(ctx)
+	}
+	if err != nil {
+		s.a.cfg.Logger.Warn("not read yet whether this robot was stopped; it takes no actions before", "error", err)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/fleetbus/fleetbus/agent/latch"
@@ -83,8 +84,12 @@ func (f *latchFile) save(l messages.Latch) error {
 	return err
 }
 
-// syncDir makes a rename in a directory durable.
+// syncDir makes a rename in a directory durable. Windows knows no such thing; a rename
+// there is as durable as its file system makes it.
 func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
@@ -145,8 +150,7 @@ func (s *safety) save() error {
 // rereadEvery, and keeps the latch in the bucket for others to see.
 func (s *safety) follow(ctx context.Context) {
 	wait := backoff{least: 50 * time.Millisecond, most: 2 * time.Second}
-	first, failing := true, false
-	var shown messages.Latch
+	failing := false
 	next := time.NewTimer(0)
 	defer next.Stop()
 	for {
@@ -162,10 +166,10 @@ func (s *safety) follow(ctx context.Context) {
 		}
 		var err error
 		if read {
-			err = s.readOrders(ctx, &first, &shown)
+			err = s.readOrders(ctx)
 		}
 		if err == nil {
-			err = s.show(ctx, &shown)
+			err = s.show(ctx)
 		}
 		switch {
 		case err != nil && ctx.Err() == nil:
@@ -184,7 +188,7 @@ func (s *safety) follow(ctx context.Context) {
 
 // readOrders reads the newest orders. The first time it also reads the latch that an
 // earlier life has shown, which knows of a lost link where there is no state file.
-func (s *safety) readOrders(ctx context.Context, first *bool, shown *messages.Latch) error {
+func (s *safety) readOrders(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTime)
 	defer cancel()
 	kv, err := s.bus.KV(ctx, bus.Safety)
@@ -200,11 +204,11 @@ func (s *safety) readOrders(ctx context.Context, first *bool, shown *messages.La
 		return err
 	}
 	unreadable := error(nil)
-	if *first {
-		err := read(ctx, kv, bus.KeyLatch+s.a.id, shown, nil)
+	if !s.wasRead {
+		err := read(ctx, kv, bus.KeyLatch+s.a.id, &s.shown, nil)
 		if messages.CodeOf(err) == messages.CodeBadRequest {
 			unreadable, err = err, nil // it is written anew below
-			*shown = messages.Latch{}
+			s.shown = messages.Latch{}
 		}
 		if err != nil {
 			return err
@@ -213,17 +217,17 @@ func (s *safety) readOrders(ctx context.Context, first *bool, shown *messages.La
 	s.step(func(m *latch.Machine) latch.Effects {
 		fx := latch.Effects{}
 		switch {
-		case !*first || s.store != nil: // the file is nearer to the truth: where there is one, it counts
+		case s.wasRead || s.store != nil: // the file is nearer to the truth: where there is one, it counts
 		case unreadable != nil:
 			fx = m.Distrust("the latch of its former life cannot be read: " + unreadable.Error())
-		case shown.Agent == s.a.id:
-			fx = m.Restore(*shown)
+		case s.shown.Agent == s.a.id:
+			fx = m.Restore(s.shown)
 		}
 		after := m.Read(own, all)
 		after.Cancel, after.Save = max(fx.Cancel, after.Cancel), fx.Save || after.Save
 		return after
 	})
-	*first = false
+	s.wasRead = true
 	return s.save()
 }
 
@@ -261,11 +265,11 @@ func read(ctx context.Context, kv bus.KV, key string, m messages.Message, rev *u
 }
 
 // show writes the latch to the bucket where it differs from what is there.
-func (s *safety) show(ctx context.Context, shown *messages.Latch) error {
+func (s *safety) show(ctx context.Context) error {
 	s.mu.Lock()
 	held := s.m.Held()
 	s.mu.Unlock()
-	if held == *shown || shown.Agent == "" && held == (messages.Latch{V: messages.Version, Agent: s.a.id}) {
+	if held == s.shown || s.shown.Agent == "" && held == (messages.Latch{V: messages.Version, Agent: s.a.id}) {
 		return nil // also: a robot that nothing ever stopped needs no entry
 	}
 	ctx, cancel := context.WithTimeout(ctx, apiTime)
@@ -281,6 +285,6 @@ func (s *safety) show(ctx context.Context, shown *messages.Latch) error {
 	if _, err := kv.Put(ctx, bus.KeyLatch+s.a.id, data); err != nil {
 		return bus.Explain(err, "show the latch of robot "+s.a.id)
 	}
-	*shown = held
+	s.shown = held
 	return nil
 }

@@ -64,7 +64,7 @@ func (m *Machine) Pong(now, sent time.Time) Effects {
 // without a link.
 func (m *Machine) Tick(now time.Time, armed bool) Effects {
 	w := &m.link
-	slept := !w.ticked.IsZero() && now.Sub(w.ticked) > PingEvery
+	slept := now.Sub(w.ticked) > PingEvery // also the first time: nobody has looked yet
 	w.ticked = now
 	if !w.heard {
 		return Effects{}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -125,9 +126,7 @@ func (a *app) agent(cmd *cobra.Command, g *agentFlags) (err error) {
 		return usagef("agent %s: found --state-dir, --re-engage or --on-link-loss on tier %s; they are of robots, which alone run actions", g.id, env.Tier)
 	}
 	if env.Tier == messages.Robot && g.stateDir == "" {
-		if dir, err := stateDir(); err == nil {
-			g.stateDir = filepath.Join(dir, "agents")
-		} else {
+		if g.stateDir, err = robotDir(); err != nil {
 			log.Warn("no directory for what stops this robot: what it decides without a link ends with a restart; name one with --state-dir", "reason", oneLine(err))
 		}
 	}
@@ -186,6 +185,20 @@ func (a *app) runAgent(ctx context.Context, log *slog.Logger, cfg agent.Config, 
 		log.Info("told to stop: finishing what is under way; a second signal stops at once", "agent", env.ID, "at_most", cfg.DrainTimeout)
 	})()
 	return agent.New(nc, cfg, handlers...).Run(ctx)
+}
+
+// robotDir is where a robot keeps why it is stopped, unless --state-dir says otherwise;
+// "" with an error where nothing can be kept there.
+func robotDir() (string, error) {
+	dir, err := stateDir()
+	if err != nil {
+		return "", err
+	}
+	dir = filepath.Join(dir, "agents")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	return dir, nil
 }
 
 // quantityValue is a flag with a unit.

@@ -255,6 +255,13 @@ func operatorStops(t *testing.T, s *server.Server) {
 			}
 		}
 	}
+	admin, err := bus.New(connect(t, s, "admin", "admin", nil), fleet, 1)
+	must(t, err)
+	natstest.Eventually(t, patience, "the robot to show its latch", func() bool {
+		state, err := safety.Read(within(t), admin)
+		must(t, err)
+		return state.Latches[robot].Own.Fence.Revision > 0 && state.Latches[robot].Why() == ""
+	})
 }
 
 // straightClient uses the fleet as the Go client does.
