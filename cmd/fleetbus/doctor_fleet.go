@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/fleetbus/fleetbus/coordinator"
 	"github.com/fleetbus/fleetbus/coordinator/safety"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
@@ -122,8 +123,17 @@ func (d *doctor) stops(ctx context.Context, b *bus.Bus) {
 		d.add("stops", warn, found, do)
 		return
 	}
+	registered, err := coordinator.Registrations(ctx, b)
+	if err != nil {
+		found, do := advice(err)
+		d.add("stops", warn, found, do)
+		return
+	}
 	var stopped []string
 	for _, robot := range s.Robots() {
+		if _, ok := registered[robot]; !ok {
+			continue // forgotten: it is told again when it comes back
+		}
 		if why, confirmed := s.Why(robot); why != "" {
 			if !confirmed {
 				why += " (not confirmed)"

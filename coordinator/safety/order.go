@@ -161,18 +161,10 @@ func (g *giving) persist(ctx context.Context, stop bool) <-chan save {
 	entry.ID = ""
 	result := make(chan save, 1)
 	go func() {
-		var s save
-		for {
-			s.fence, s.err = put(ctx, g.bus, entry)
-			if s.err == nil || ctx.Err() != nil || messages.CodeOf(s.err) != messages.CodeUnavailable {
-				break
-			}
-			select {
-			case <-time.After(sendEvery):
-			case <-ctx.Done():
-			}
-		}
-		result <- s
+		result <- persistently(ctx, func() save {
+			fence, err := put(ctx, g.bus, entry)
+			return save{fence, err}
+		})
 	}()
 	var late <-chan time.Time
 	if stop {
@@ -187,6 +179,23 @@ func (g *giving) persist(ctx context.Context, stop bool) <-chan save {
 	case <-late:
 		g.report.SaveError = messages.Errorf(messages.CodeUnavailable, "the order is not saved: JetStream does not answer")
 		return result
+	}
+}
+
+func (s save) failure() error { return s.err }
+
+// persistently tries until it has worked, ctx has ended, or waiting does not help.
+func persistently[T interface{ failure() error }](ctx context.Context, try func() T) T {
+	for {
+		v := try()
+		if messages.CodeOf(v.failure()) != messages.CodeUnavailable {
+			return v
+		}
+		select {
+		case <-time.After(sendEvery):
+		case <-ctx.Done():
+			return v
+		}
 	}
 }
 
@@ -225,7 +234,7 @@ func (g *giving) collect(ctx context.Context, acks <-chan *nats.Msg, saved <-cha
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	list := make(chan roll, 1)
-	go func() { list <- roster(ctx, g.bus, g.order.Agent) }()
+	go func() { list <- persistently(ctx, func() roll { return roster(ctx, g.bus, g.order.Agent) }) }()
 	again := time.NewTicker(sendEvery)
 	defer again.Stop()
 	var stranger <-chan time.Time
@@ -310,6 +319,8 @@ type roll struct {
 	robots []string // sorted
 	err    error
 }
+
+func (r roll) failure() error { return r.err }
 
 // roster reads which robots are to answer: one, or all that are registered.
 func roster(ctx context.Context, b *bus.Bus, robot string) roll {

@@ -92,10 +92,9 @@ func answers(t *testing.T, nc *nats.Conn, robot string, list ...messages.StopAck
 	return heard
 }
 
-// Without JetStream a stop is sent all the same, after the little time that it waits to
-// be saved, and the report says that it is not saved; a release is not sent.
-func TestWithoutJetStream(t *testing.T) {
-	t.Parallel()
+// plainServer is a server without JetStream.
+func plainServer(t *testing.T) (*server.Server, *nats.Conn) {
+	t.Helper()
 	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true})
 	if err != nil {
 		t.Fatal(err)
@@ -113,6 +112,14 @@ func TestWithoutJetStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
+	return s, nc
+}
+
+// Without JetStream a stop is sent all the same, after the little time that it waits to
+// be saved, and the report says that it is not saved; a release is not sent.
+func TestWithoutJetStream(t *testing.T) {
+	t.Parallel()
+	_, nc := plainServer(t)
 	heard := answers(t, nc, "r1", messages.StopAck{Agent: "r1", Stopped: "stopped", Saved: true})
 	r, err := safety.Stop(within(t, time.Second), nc, fleet, safety.Order{})
 	if err != nil {
@@ -124,14 +131,52 @@ func TestWithoutJetStream(t *testing.T) {
 	if o := <-heard; !o.Stop || !o.Fence.IsZero() || o.Agent != "" {
 		t.Fatalf("%+v", o)
 	}
-	for len(heard) > 0 {
-		<-heard
-	}
 	if _, err := safety.Release(within(t, 300*time.Millisecond), nc, fleet, safety.Order{Robot: "r1"}); messages.CodeOf(err) != messages.CodeUnavailable {
 		t.Fatalf("a release that could not be saved: %v", err)
 	}
-	if len(heard) > 0 {
-		t.Fatalf("it was sent: %+v", <-heard)
+	for len(heard) > 0 {
+		if o := <-heard; !o.Stop {
+			t.Fatalf("it was sent: %+v", o)
+		}
+	}
+}
+
+// A stop that could not be saved at once is saved as soon as JetStream answers, and sent
+// again with its number.
+func TestSavedLate(t *testing.T) {
+	t.Parallel()
+	s, nc := plainServer(t)
+	heard := answers(t, nc, "r1", messages.StopAck{Agent: "r1", Stopped: "stopped"}, messages.StopAck{Agent: "r1", Stopped: "stopped"})
+	type result struct {
+		r   safety.Report
+		err error
+	}
+	ended := make(chan result, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		r, err := safety.Stop(ctx, nc, fleet, safety.Order{})
+		ended <- result{r, err}
+	}()
+	if o := <-heard; !o.Fence.IsZero() {
+		t.Fatalf("%+v", o)
+	}
+	if err := s.EnableJetStream(&server.JetStreamConfig{StoreDir: t.TempDir()}); err != nil {
+		t.Fatal(err)
+	}
+	end := <-ended
+	if end.err != nil || !end.r.Done() || end.r.Fence.IsZero() || len(end.r.Acks) != 1 {
+		t.Fatalf("%+v, %v", end.r, end.err)
+	}
+	for {
+		select {
+		case o := <-heard:
+			if o.Fence == end.r.Fence {
+				return
+			}
+		case <-time.After(patience):
+			t.Fatal("it was not sent with its number")
+		}
 	}
 }
 
