@@ -204,7 +204,15 @@ func (e *execution) runDirect() {
 	if e.req.Class == messages.Action {
 		r.a.journal(e, messages.GoalAccepted, nil, 0)
 	}
-	resp, fault, took := r.execute(e)
+	var resp Response
+	var fault *messages.Error
+	var took time.Duration
+	if why := e.stopped.Load(); why != nil {
+		// Between its acceptance and now: the handler has not seen it.
+		fault = messages.Errorf(messages.CodeStopped, "robot %q is %s; the action did not run", r.a.id, *why)
+	} else {
+		resp, fault, took = r.execute(e)
+	}
 	// As with the queue, the slot is free before the caller has its answer; of an action
 	// only when its outcome is in the journal, so that commands do not overtake outcomes.
 	if e.req.Class == messages.Action {

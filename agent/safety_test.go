@@ -2,9 +2,12 @@ package agent_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +17,7 @@ import (
 	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/fleetbus/fleetbus/testing/natstest"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nuid"
 )
 
 // robot makes an agent a robot's, which reaches the server over a link.
@@ -410,4 +414,56 @@ func TestStopGarbageAndPlainStop(t *testing.T) {
 	refusedAs(t, c.acts("arm", inc, "e", 2, "grasp"), messages.CodeStopped)
 	g.done(false, safety.Order{Robot: "arm"})
 	refusedAs(t, c.acts("arm", inc, "e", 2, "grasp"), "")
+}
+
+// Whenever a stop falls among commands: a handler that is called after it was
+// acknowledged finds its context ended.
+func TestNothingBeginsWhileStopped(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	if err := g.bus.Stream(g.ctx(), site, messages.Action); err != nil {
+		t.Fatal(err)
+	}
+	var stopped, ran atomic.Bool
+	grasp := agent.Func("grasp", func(ctx context.Context, _ *agent.Request) ([]byte, error) {
+		if stopped.Load() && ctx.Err() == nil {
+			t.Error("an action began on a robot that was stopped")
+		}
+		ran.Store(true)
+		return nil, ctx.Err()
+	})
+	g.run("arm", robot(nil), grasp)
+	inc := g.alive("arm")
+	task := action("grasp")
+	task.Concurrency = 8
+	g.place("arm", task)
+	c := g.caller("desk")
+	quit := make(chan struct{})
+	var senders sync.WaitGroup
+	for i := range 4 {
+		senders.Go(func() {
+			s := g.bus.Subject(messages.KindDo, site)
+			s.Agent, s.Origin, s.Task = "arm", "desk", "grasp"
+			for n := 0; ; n++ {
+				select {
+				case <-quit:
+					return
+				case <-time.After(time.Millisecond): // a pace, not a wait for anything
+				}
+				req := c.command(inc, fmt.Sprintf("e%d-%d", i, n), 1)
+				_ = g.nc.PublishMsg(&nats.Msg{Subject: s.String(), Header: nats.Header(req.Header())}) // the connection is the server's own
+			}
+		})
+	}
+	for range 20 {
+		ran.Store(false)
+		natstest.Eventually(t, patience, "actions to run", ran.Load)
+		g.done(true, safety.Order{Robot: "arm"})
+		stopped.Store(true)
+		refusedAs(t, c.acts("arm", inc, nuid.Next(), 1, "grasp"), messages.CodeStopped)
+		stopped.Store(false)
+		g.done(false, safety.Order{Robot: "arm"})
+	}
+	close(quit)
+	senders.Wait()
 }

@@ -46,6 +46,11 @@ What it can serve: --exec NAME=COMMAND starts a child process for tasks with the
 NAME (docs/protocol.md has its protocol, examples/exec-python an example); --simulate
 takes as long as the placement model says, for every other task.
 
+A robot that loses its link does as its tasks' on_link_loss says. --on-link-loss NAME=COMMAND
+is what a task may name there; the command gets FLEETBUS_ROBOT, FLEETBUS_TASK, FLEETBUS_REPLICA
+and FLEETBUS_REASON in its environment, and has 10 s. It supplements a hardware stop and never
+replaces it.
+
 A --config file has the same fields; flags win over it.`,
 		Example: `  fleetbus agent --id robot-1 --tier robot --compute 10TFLOPS --network 10Mbps --simulate
   fleetbus agent --id edge-1 --tier edge --compute 100TFLOPS --exec grasp='python3 grasp.py'
