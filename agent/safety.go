@@ -36,6 +36,7 @@ type safety struct {
 	// Of open, then of follow alone.
 	wasRead bool           // the orders were read once
 	shown   messages.Latch // what the bucket has
+	epoch   int64          // of the bucket
 
 	saveMu sync.Mutex // one after the other, the newest last
 	saved  messages.Latch

@@ -467,3 +467,25 @@ func TestNothingBeginsWhileStopped(t *testing.T) {
 	close(quit)
 	senders.Wait()
 }
+
+// The server has lost all that it stored: a robot that was stopped stays so, and shows it
+// again.
+func TestStopSurvivesLostStorage(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	g.run("arm", robot(nil), echo("grasp"))
+	g.alive("arm")
+	g.place("arm", action("grasp"))
+	g.done(true, safety.Order{Robot: "arm", Reason: "why"})
+	shows := func() bool {
+		state, err := safety.Read(g.ctx(), g.bus)
+		return err == nil && state.Latches["arm"].Own.On
+	}
+	natstest.Eventually(t, patience, "the robot to show it", shows)
+	if err := g.bus.JS.DeleteKeyValue(g.ctx(), bus.BucketName(fleet, bus.Safety)); err != nil {
+		t.Fatal(err)
+	}
+	g.s.Restart(t)
+	natstest.Eventually(t, patience, "the robot to show it again", shows)
+	g.done(false, safety.Order{Robot: "arm"})
+}

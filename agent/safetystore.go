@@ -195,6 +195,9 @@ func (s *safety) readOrders(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.epoch != kv.Epoch {
+		s.epoch, s.shown = kv.Epoch, messages.Latch{} // a bucket that was made again has lost it
+	}
 	own, err := readOrder(ctx, kv, bus.KeyRobot+s.a.id, s.a.id)
 	if err != nil {
 		return err
