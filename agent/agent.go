@@ -58,6 +58,8 @@ type Agent struct {
 	guards   guards
 	flight   flight
 	link     link
+	safety   *safety // nil where the agent is no robot
+	outbox   outbox
 
 	beat        chan struct{} // a heartbeat is wanted now
 	silence     func()        // ends the heartbeats and returns when none can follow
@@ -96,6 +98,9 @@ func New(nc *nats.Conn, cfg Config, handlers ...Handler) *Agent {
 		a.beatConn = nc
 	}
 	a.byTask.Store(&map[string][]*replica{})
+	if cfg.Environment.Tier == messages.Robot {
+		a.safety = newSafety(a)
+	}
 	return a
 }
 
@@ -143,6 +148,13 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer stop()
 	a.work, a.endWork = context.WithCancel(loops)
 	defer a.endWork()
+	if a.safety != nil {
+		// Before anything can be asked of it.
+		defer a.safety.close()
+		if err := a.safety.open(ctx); err != nil {
+			return err
+		}
+	}
 	direct := make(chan *nats.Msg, directQueue)
 	control := make(chan *nats.Msg, controlQueue)
 	subs, err := a.subscribe(loops, direct, control)
@@ -161,13 +173,16 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.beats(beats)
 	})
 	a.silence = func() { stopBeats(); <-silent }
+	if a.safety != nil {
+		wg.Go(func() { a.safety.run(loops) })
+	}
 	pongs := make(chan time.Time, 1)
 	for _, loop := range []func(context.Context){
 		func(ctx context.Context) { a.watch(ctx, status) },
 		func(ctx context.Context) { a.pings(ctx, pongs) },
 		func(ctx context.Context) { a.serveDirect(ctx, direct, pongs) },
 		func(ctx context.Context) { a.serveControl(ctx, control) },
-		a.reconfirm, a.recall, a.keep,
+		a.reconfirm, a.recall, a.keep, a.deliver,
 	} {
 		wg.Go(func() { loop(loops) })
 	}

@@ -58,6 +58,7 @@ func (a *Agent) heartbeat(seq uint64, now time.Time) *messages.Heartbeat {
 		Capacity: a.cfg.Environment.Capacity, Foreign: a.cfg.Foreign(),
 		DataAge: millis(age), RTT: millis(rtt),
 	}
+	h.Stopped = a.safety.why()
 	if a.draining.Load() {
 		h.State = messages.AgentDraining
 	}

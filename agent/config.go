@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/fleetbus/fleetbus/agent/backend"
+	"github.com/fleetbus/fleetbus/agent/latch"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/nats-io/nats.go"
 )
@@ -46,6 +47,24 @@ type Config struct {
 	// BeatConn is a connection of its own for heartbeats, so that a large body cannot
 	// hold them up. nil: the agent's connection.
 	BeatConn *nats.Conn
+
+	// Of a robot, and only there. SafetyConn is a connection that carries nothing but orders
+	// to stop and pings, so that a full data connection cannot delay a stop. nil: the agent
+	// opens one like the one it was given.
+	SafetyConn *nats.Conn
+
+	// StateDir is a directory in which a robot keeps why it is stopped, so that this
+	// outlives a restart of the agent while there is no link. "": only what the fleet's
+	// buckets know outlives it.
+	StateDir string
+
+	// ReEngage is after how long a link that was lost, and has been well since, the robot
+	// takes actions again by itself. 0: never, only `fleetbus release` ends it.
+	ReEngage time.Duration
+
+	// LinkHooks are what tasks may name in on_link_loss. What they do is said here and
+	// nowhere else: a task cannot bring a command of its own.
+	LinkHooks map[string]LinkHook
 
 	Host    string // for the error of an agent that another took the place of; "": the host's name
 	Version string // of the program, for people
@@ -123,6 +142,17 @@ func (c Config) normal(handlers []Handler) (Config, map[string]Handler, error) {
 	}
 	if c.DrainTimeout < 0 {
 		return c, nil, messages.Errorf(messages.CodeBadRequest, "drain timeout: found %v, allowed is more than 0", c.DrainTimeout)
+	}
+	if c.ReEngage != 0 && c.ReEngage < latch.LeastReEngage {
+		return c, nil, messages.Errorf(messages.CodeBadRequest, "re-engage: found %v, allowed are 0 (only a release does it) and %v or more, so that a link that comes and goes engages nothing", c.ReEngage, latch.LeastReEngage)
+	}
+	for name, hook := range c.LinkHooks {
+		if err := messages.CheckName("link hook", name); err != nil {
+			return c, nil, err
+		}
+		if hook == nil || name == messages.LinkStop || name == messages.LinkContinue {
+			return c, nil, messages.Errorf(messages.CodeBadRequest, "link hook %q: it is nil, or has a name that means something else (%s, %s); give it a function and another name", name, messages.LinkStop, messages.LinkContinue)
+		}
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

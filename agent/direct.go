@@ -23,6 +23,10 @@ const journalTime = time.Second
 // have come before it, so it is served before the pong counts.
 func (a *Agent) serveDirect(ctx context.Context, msgs <-chan *nats.Msg, pongs <-chan time.Time) {
 	pinged := time.Now() // the subscription was confirmed just now
+	var barriers chan chan struct{}
+	if a.safety != nil {
+		barriers = a.safety.barriers
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -34,6 +38,11 @@ func (a *Agent) serveDirect(ctx context.Context, msgs <-chan *nats.Msg, pongs <-
 				a.serveOne(<-msgs, pinged)
 			}
 			pinged = sent
+		case done := <-barriers:
+			for n := len(msgs); n > 0; n-- {
+				a.serveOne(<-msgs, pinged)
+			}
+			close(done)
 		}
 	}
 }
@@ -112,6 +121,9 @@ func (a *Agent) admit(req messages.Request, body []byte, late time.Duration) (*e
 	}
 	left := req.Left
 	if req.Class == messages.Action {
+		if err := a.safety.allows(local[0].task); err != nil {
+			return nil, err
+		}
 		if err := a.addressed(req); err != nil {
 			return nil, err
 		}
@@ -139,6 +151,12 @@ func (a *Agent) admit(req messages.Request, body []byte, late time.Duration) (*e
 		e.cancel()
 		r.release(0)
 		return nil, nil
+	}
+	if fault := a.safety.begins(e); fault != nil && req.Class == messages.Action {
+		a.flight.remove(e)
+		e.cancel()
+		r.release(0)
+		return nil, fault
 	}
 	return e, nil
 }
@@ -186,13 +204,21 @@ func (e *execution) runDirect() {
 	if e.req.Class == messages.Action {
 		r.a.journal(e, messages.GoalAccepted, nil, 0)
 	}
-	resp, fault, took := r.execute(e)
+	var resp Response
+	var fault *messages.Error
+	var took time.Duration
+	if why := e.stopped.Load(); why != nil {
+		// Between its acceptance and now: the handler has not seen it.
+		fault = messages.Errorf(messages.CodeStopped, "robot %q is %s; the action did not run", r.a.id, *why)
+	} else {
+		resp, fault, took = r.execute(e)
+	}
 	// As with the queue, the slot is free before the caller has its answer; of an action
 	// only when its outcome is in the journal, so that commands do not overtake outcomes.
 	if e.req.Class == messages.Action {
 		state := messages.GoalSucceeded
 		switch {
-		case fault != nil && fault.Code == messages.CodeCanceled:
+		case fault != nil && (fault.Code == messages.CodeCanceled || e.stopped.Load() != nil):
 			state = messages.GoalCanceled
 		case fault != nil:
 			state = messages.GoalAborted
@@ -219,7 +245,10 @@ func (a *Agent) journal(e *execution, state messages.GoalState, fault *messages.
 	if err == nil && !state.Ended() {
 		err = a.nc.Publish(s.String(), data)
 	} else if err == nil {
-		err = a.record(s.String(), data)
+		m := letter{subject: s.String(), data: data, id: q.ID + "/" + string(state)}
+		if err = a.record(m); err != nil {
+			a.outbox.put(m) // the link may be cut; it is written when it is back
+		}
 	}
 	if err != nil {
 		a.faults.add("journal")
@@ -229,12 +258,12 @@ func (a *Agent) journal(e *execution, state messages.GoalState, fault *messages.
 
 // record publishes to the journal and waits for the confirmation; a journal that is
 // missing is made.
-func (a *Agent) record(subject string, data []byte) error {
+func (a *Agent) record(m letter) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.work), journalTime)
 	defer cancel()
 	// The library's own retries wait 250 ms each; ours follow the making of the stream.
-	once := jetstream.WithRetryAttempts(0)
-	_, err := a.bus.JS.Publish(ctx, subject, data, once)
+	options := []jetstream.PublishOpt{jetstream.WithRetryAttempts(0), jetstream.WithMsgID(m.id)}
+	_, err := a.bus.JS.Publish(ctx, m.subject, m.data, options...)
 	if err == nil {
 		return nil
 	}
@@ -242,7 +271,7 @@ func (a *Agent) record(subject string, data []byte) error {
 	if err := a.bus.Stream(ctx, a.site, messages.Action); err != nil {
 		return err
 	}
-	if _, err = a.bus.JS.Publish(ctx, subject, data, once); err != nil {
+	if _, err = a.bus.JS.Publish(ctx, m.subject, m.data, options...); err != nil {
 		return bus.Explain(err, "journal an outcome")
 	}
 	return nil

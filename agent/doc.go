@@ -49,6 +49,17 @@
 // Malformed messages are counted ([Agent.Counts]), logged at most once a minute per
 // kind, and dropped.
 //
+// # Stops
+//
+// A robot (an agent of that tier) can be stopped by an operator: actions that run end,
+// new ones are refused with code stopped, until it is released. It hears that on a
+// connection of its own (Config.SafetyConn), and holds it over restarts
+// (Config.StateDir). When its own pings there fail, 250 ms × 2, it does as the tasks'
+// OnLinkLoss says: stop (the default), continue, or a hook of Config.LinkHooks; then only
+// a release, or Config.ReEngage, makes it act again. Package agent/latch decides, this
+// one acts. It supplements a hardware stop and never replaces it: a handler that ignores
+// its context goes on.
+//
 // # Leaving
 //
 // When ctx ends, heartbeats say that the agent drains. It serves on until the

@@ -22,9 +22,10 @@ type execution struct {
 	ack      string // reply subject of the delivery; "" for a direct request
 	ctx      context.Context
 	cancel   context.CancelFunc
-	gaveUp   atomic.Bool // the caller cancelled it
-	returned atomic.Bool // the handler has
-	renewed  time.Time   // when the server last heard that a job still runs; the keeper's
+	gaveUp   atomic.Bool            // the caller cancelled it
+	stopped  atomic.Pointer[string] // the robot was stopped; why
+	returned atomic.Bool            // the handler has
+	renewed  time.Time              // when the server last heard that a job still runs; the keeper's
 	progress atomic.Pointer[messages.Progress]
 }
 
@@ -110,6 +111,23 @@ func (f *flight) cancel(ids []string) []string {
 		}
 	}
 	return held
+}
+
+// stop ends the contexts of the actions whose tasks match, says why, and returns how many
+// those were.
+func (f *flight) stop(why string, match func(messages.Task) bool) (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, e := range f.ids {
+		if e.req.Class != messages.Action || !match(e.replica.task) {
+			continue
+		}
+		if e.stopped.CompareAndSwap(nil, &why) {
+			n++
+		}
+		e.cancel()
+	}
+	return n
 }
 
 // list appends all executions to dst.

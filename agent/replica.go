@@ -135,6 +135,9 @@ func (r *replica) openHandler(ctx context.Context) (server Server, err error) {
 		slices.Sort(has)
 		return nil, messages.Errorf(messages.CodeBadRequest, "task %q asks for handler %q; this agent has %s", r.task.Name, r.task.HandlerName(), strings.Join(has, ", "))
 	}
+	if err := r.a.checkHook(r.task); err != nil {
+		return nil, err
+	}
 	defer r.recovered("Open", &err)
 	server, err = h.Open(ctx, Open{Replica: r.id, Task: r.task, Environment: r.a.cfg.Environment})
 	if err == nil && server == nil {

@@ -137,6 +137,11 @@ func (r *replica) fault(e *execution, err error) *messages.Error {
 	if err == nil {
 		return nil
 	}
+	if why := e.stopped.Load(); why != nil {
+		// Whatever the handler makes of it: it was told to end. The code is not canceled,
+		// which promises that it did not run; the journal says CANCELED.
+		return messages.Errorf(messages.CodeUnknownOutcome, "the action was canceled on %q while it ran, because the robot was %s (its handler: %v); it ran in part: look before acting again", r.a.id, *why, err)
+	}
 	var ours *messages.Error
 	if errors.As(err, &ours) && ours.Code.Known() {
 		return ours

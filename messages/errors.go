@@ -31,6 +31,7 @@ const (
 	CodeUnavailable     Code = "unavailable"       // no NATS server, or JetStream does not answer
 	CodeConflict        Code = "conflict"          // somebody else changed it first
 	CodeInternal        Code = "internal"          // a defect of fleetbus, or a code newer than this program
+	CodeStopped         Code = "stopped"           // the robot was stopped, or lost its link, and takes no actions until it is released
 )
 
 // Advice is what a caller should do about an error.
@@ -62,7 +63,7 @@ func (c Code) Advice() Advice {
 func Codes() []Code {
 	return []Code{CodeNoCapacity, CodeNotPlaced, CodeNotFound, CodeDeadline, CodeExpired, CodeBusy, CodePayloadTooLarge,
 		CodeBadRequest, CodeBackendFailed, CodeUnknownOutcome, CodeUnauthorized, CodeSuperseded, CodeNotConnected,
-		CodeStale, CodeDraining, CodeCanceled, CodeUnavailable, CodeConflict, CodeInternal}
+		CodeStale, CodeDraining, CodeCanceled, CodeUnavailable, CodeConflict, CodeInternal, CodeStopped}
 }
 
 // Known reports whether this program knows the code.

@@ -22,6 +22,7 @@ func codeLines(codes []Code) []byte {
 // because a golden is never edited; together they are the list.
 func TestCodesAreOnlyAdded(t *testing.T) {
 	golden(t, "codes-1", codeLines(Codes()))
+	golden(t, "codes-2", codeLines([]Code{CodeStopped}))
 	var kept []byte
 	for i := 1; ; i++ {
 		name := fmt.Sprintf("codes-%d", i)

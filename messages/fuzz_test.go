@@ -68,6 +68,9 @@ func FuzzJob(f *testing.F)          { fuzzMessage[Job](f) }
 func FuzzProgress(f *testing.F)     { fuzzMessage[Progress](f) }
 func FuzzOutcome(f *testing.F)      { fuzzMessage[Outcome](f) }
 func FuzzProbe(f *testing.F)        { fuzzMessage[Probe](f) }
+func FuzzStopOrder(f *testing.F)    { fuzzMessage[StopOrder](f) }
+func FuzzStopAck(f *testing.F)      { fuzzMessage[StopAck](f) }
+func FuzzLatch(f *testing.F)        { fuzzMessage[Latch](f) }
 
 // FuzzScan compares scan with the library that it stands before: what scan lets through,
 // the library reads to the last byte.

@@ -50,6 +50,7 @@ type Heartbeat struct {
 	DataAge  float64         `msgpack:"da"` // ms since the data connection's last round trip
 	RTT      float64         `msgpack:"rt"` // ms, the data connection's last round trip
 	Replicas []ReplicaStatus `msgpack:"rs,omitempty"`
+	Stopped  string          `msgpack:"sp,omitempty"` // why it takes no actions; "": it takes them
 }
 
 // ReplicaStatus is the state and the load of one replica on its agent.

@@ -23,7 +23,7 @@ func TestProtocolNamesStreamsAndBuckets(t *testing.T) {
 	for _, b := range bus.Buckets() {
 		want = append(want, "`"+bus.BucketName("<fleet>", b)+"`")
 	}
-	for _, key := range []string{bus.KeyTask + "<task>", bus.KeyDrain + "<agent>", bus.KeySettings, bus.KeyLeader, bus.KeyRoutes} {
+	for _, key := range []string{bus.KeyTask + "<task>", bus.KeyDrain + "<agent>", bus.KeySettings, bus.KeyLeader, bus.KeyRoutes, bus.KeyRobot + "<robot>", bus.KeyLatch + "<robot>", bus.KeyAll} {
 		want = append(want, "`"+key+"`:")
 	}
 	want = append(want,

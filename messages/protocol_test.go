@@ -75,7 +75,7 @@ func TestProtocolSubjects(t *testing.T) {
 	}
 	for _, l := range layouts {
 		site := "<site>"
-		if slices.Contains([]Kind{KindRoutes, KindEvent, KindControl}, l.kind) {
+		if slices.Contains([]Kind{KindRoutes, KindEvent, KindControl, KindStop, KindStopAll, KindRelease, KindReleaseAll, KindStopAck}, l.kind) {
 			site = FleetSite
 		}
 		want := shape("fb.<fleet>." + site + "." + strings.Join(l.tokens, "."))

@@ -33,6 +33,15 @@ const (
 	KindRoutes    Kind = "routes"  // leader → everybody: Routes; fleet-wide
 	KindEvent     Kind = "events"  // leader → event stream: Event; fleet-wide
 	KindControl   Kind = "ctl"     // anybody → leader, request; fleet-wide
+
+	// Safety, fleet-wide; stopping and releasing have subjects of their own, so that they
+	// can be permitted to different people. On the wire "stop" and "release" with or
+	// without a robot.
+	KindStop       Kind = "stop"       // operator → robot: StopOrder
+	KindStopAll    Kind = "stopall"    // operator → all robots: StopOrder
+	KindRelease    Kind = "release"    // operator → robot: StopOrder
+	KindReleaseAll Kind = "releaseall" // operator → all robots: StopOrder
+	KindStopAck    Kind = "stopack"    // robot → operator: StopAck
 )
 
 // layouts lists, per kind, the tokens after fb.<fleet>.<site>: a name in braces is a
@@ -59,6 +68,11 @@ var layouts = []struct {
 	{KindRoutes, []string{"routes"}},
 	{KindEvent, []string{"events", "{id}"}},
 	{KindControl, []string{"ctl", "{id}"}},
+	{KindStop, []string{"stop", "{agent}"}},
+	{KindStopAll, []string{"stop"}},
+	{KindRelease, []string{"release", "{agent}"}},
+	{KindReleaseAll, []string{"release"}},
+	{KindStopAck, []string{"stopack", "{agent}", "{id}"}},
 }
 
 // Subject is a subject, taken apart. Fields that its kind does not have are empty.

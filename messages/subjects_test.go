@@ -44,6 +44,12 @@ func TestSubjectLayouts(t *testing.T) {
 		KindRoutes:    "fb.demo.main.routes",
 		KindEvent:     "fb.demo.main.events.a1",
 		KindControl:   "fb.demo.main.ctl.a1",
+
+		KindStop:       "fb.demo.main.stop.edge-1",
+		KindStopAll:    "fb.demo.main.stop",
+		KindRelease:    "fb.demo.main.release.edge-1",
+		KindReleaseAll: "fb.demo.main.release",
+		KindStopAck:    "fb.demo.main.stopack.edge-1.a1",
 	}
 	for _, k := range kinds() {
 		s := subjectOf(k)

@@ -31,6 +31,7 @@ type Task struct {
 	Concurrency int               `msgpack:"cc,omitempty" json:"concurrency,omitempty"`  // requests at once per replica; 0 means 1
 	MaxAttempts int               `msgpack:"ma,omitempty" json:"max_attempts,omitempty"` // 0 means DefaultMaxAttempts
 	Deadline    float64           `msgpack:"dd,omitempty" json:"deadline_ms,omitempty"`  // ms a caller waits by default; 0: see CallerDeadline
+	OnLinkLoss  string            `msgpack:"ll,omitempty" json:"on_link_loss,omitempty"` // action: LinkStop ("" too), LinkContinue, or the name of a hook of the agent
 	Revision    uint64            `msgpack:"rv,omitempty" json:"revision,omitempty"`     // of the KV entry that it was read from; filled in by the reader
 }
 
@@ -44,6 +45,27 @@ const (
 	PerRobot Per = "robot"
 	PerSite  Per = "site"
 )
+
+// What a robot does with an action when it loses its link. LinkStop (the default): it
+// cancels the running one and takes no more until it is released. LinkContinue: it
+// finishes what it has, for tasks that are safe to finish without a link. Any other name
+// is that of a hook in the configuration of the robot's agent, which runs after what
+// LinkStop does; a task cannot say what a hook does.
+const (
+	LinkStop     = "stop"
+	LinkContinue = "continue"
+)
+
+// GoesOn reports whether a lost link does not stop the task.
+func (t Task) GoesOn() bool { return t.Class != Action || t.OnLinkLoss == LinkContinue }
+
+// LinkHook is the hook that the task asks for when the link is lost, "" for none.
+func (t Task) LinkHook() string {
+	if t.OnLinkLoss == LinkStop || t.OnLinkLoss == LinkContinue {
+		return ""
+	}
+	return t.OnLinkLoss
+}
 
 // DefaultMaxAttempts bounds how often a request or job is begun, so that a body
 // that kills its executor cannot travel through the whole fleet.
@@ -187,6 +209,14 @@ func (t Task) Check(prefix string) error {
 	}
 	if t.Handler != "" {
 		if err := CheckName(prefix+"handler", t.Handler); err != nil {
+			return err
+		}
+	}
+	if t.OnLinkLoss != "" {
+		if t.Class != Action {
+			return Errorf(CodeBadRequest, "%son_link_loss: found it on a task of class %s; only actions are stopped when a robot loses its link, so leave it out", prefix, t.Class)
+		}
+		if err := CheckName(prefix+"on_link_loss", t.OnLinkLoss); err != nil {
 			return err
 		}
 	}

@@ -115,7 +115,7 @@ func status(c messages.Code) int {
 		return 401
 	case messages.CodeNotFound:
 		return 404
-	case messages.CodeConflict, messages.CodeSuperseded:
+	case messages.CodeConflict, messages.CodeSuperseded, messages.CodeStopped:
 		return 409
 	case messages.CodePayloadTooLarge:
 		return 413

@@ -120,9 +120,10 @@ type Action struct {
 //
 //   - not_connected, unavailable, canceled, deadline_exceeded, not_found, bad_request,
 //     payload_too_large: it certainly did not run.
-//   - stale, expired, busy, draining: the robot refused it; it did not run.
-//   - unknown_outcome: it was sent and nobody knows; look before acting again. This
-//     includes a ctx that was cancelled after it was sent.
+//   - stale, expired, busy, draining, stopped: the robot refused it; it did not run.
+//   - unknown_outcome: it was sent and nobody knows, or it was ended while it ran, because
+//     the robot was stopped; look before acting again. This includes a ctx that was
+//     cancelled after it was sent.
 //   - what the handler itself answered, or backend_failed: it was begun and failed.
 //
 // It is never sent again by itself.

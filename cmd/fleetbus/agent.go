@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/fleetbus/fleetbus/agent"
@@ -24,6 +26,9 @@ type agentFlags struct {
 	simulate          bool
 	commands          commands
 	drain             time.Duration
+	stateDir          string
+	reEngage          time.Duration
+	hooks             hooks
 
 	config, history string
 }
@@ -40,6 +45,11 @@ signal stops it at once.
 What it can serve: --exec NAME=COMMAND starts a child process for tasks with the handler
 NAME (docs/protocol.md has its protocol, examples/exec-python an example); --simulate
 takes as long as the placement model says, for every other task.
+
+A robot that loses its link does as its tasks' on_link_loss says. --on-link-loss NAME=COMMAND
+is what a task may name there; the command gets FLEETBUS_ROBOT, FLEETBUS_TASK, FLEETBUS_REPLICA
+and FLEETBUS_REASON in its environment, and has 10 s. It supplements a hardware stop and never
+replaces it.
 
 A --config file has the same fields; flags win over it.`,
 		Example: `  fleetbus agent --id robot-1 --tier robot --compute 10TFLOPS --network 10Mbps --simulate
@@ -65,6 +75,9 @@ func (g *agentFlags) define(f *pflag.FlagSet) {
 	f.BoolVar(&g.simulate, "simulate", false, "serve every task by taking as long as the model says")
 	f.Var(&g.commands, "exec", "`NAME=COMMAND` that serves the handler NAME; may be repeated")
 	f.DurationVar(&g.drain, "drain-timeout", agent.DefaultDrainTimeout, "how long it may take to finish when it is told to stop")
+	f.StringVar(&g.stateDir, "state-dir", "", "of a robot: `DIRECTORY` that keeps why it is stopped (default $XDG_STATE_HOME/fleetbus/agents or ~/.local/state/fleetbus/agents)")
+	f.DurationVar(&g.reEngage, "re-engage", 0, "of a robot: take actions again after its link was lost and has been well for so long, at least 4s; 0: only after `fleetbus release`")
+	f.Var(&g.hooks, "on-link-loss", "of a robot: `NAME=COMMAND` that runs when its link is lost, for tasks with on_link_loss: NAME; may be repeated")
 	f.StringVar(&g.config, "config", "", "YAML `FILE` with these fields")
 	f.StringVar(&g.history, "history", "", "append what is executed to this `FILE`")
 	_ = f.MarkHidden("history") // of the demo and its checker; it fails only for a flag that is not there
@@ -114,6 +127,18 @@ func (a *app) agent(cmd *cobra.Command, g *agentFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	if env.Tier != messages.Robot && (g.stateDir != "" || g.reEngage != 0 || len(g.hooks) > 0) {
+		return usagef("agent %s: found --state-dir, --re-engage or --on-link-loss on tier %s; they are of robots, which alone run actions", g.id, env.Tier)
+	}
+	if env.Tier == messages.Robot && g.stateDir == "" {
+		if g.stateDir, err = robotDir(); err != nil {
+			log.Warn("no directory for what stops this robot: what it decides without a link ends with a restart; name one with --state-dir", "reason", oneLine(err))
+		}
+	}
+	hooks, err := g.hooks.functions()
+	if err != nil {
+		return err
+	}
 	if g.history != "" {
 		w, err := history.Open(g.history, env.ID)
 		if err != nil {
@@ -131,11 +156,15 @@ func (a *app) agent(cmd *cobra.Command, g *agentFlags) (err error) {
 		}
 	}
 	return again(cmd.Context(), log, "agent "+env.ID, func(ctx context.Context) error {
-		return a.runAgent(ctx, log, env, g.drain, handlers)
+		return a.runAgent(ctx, log, agent.Config{
+			Fleet: a.fleet, Environment: env, DrainTimeout: g.drain, Logger: log, Version: versionString(),
+			StateDir: g.stateDir, ReEngage: g.reEngage, LinkHooks: hooks,
+		}, handlers)
 	})
 }
 
-func (a *app) runAgent(ctx context.Context, log *slog.Logger, env messages.Environment, drain time.Duration, handlers []agent.Handler) error {
+func (a *app) runAgent(ctx context.Context, log *slog.Logger, cfg agent.Config, handlers []agent.Handler) error {
+	env := cfg.Environment
 	nc, err := a.connectForever(ctx, "fleetbus agent "+env.ID, log)
 	if err != nil {
 		return err
@@ -148,13 +177,33 @@ func (a *app) runAgent(ctx context.Context, log *slog.Logger, env messages.Envir
 		return err
 	}
 	defer beats.Close()
+	cfg.BeatConn = beats
+	if env.Tier == messages.Robot {
+		// Likewise for stops, which nothing may delay.
+		if cfg.SafetyConn, err = a.connectForever(ctx, "fleetbus safety "+env.ID, log); err != nil {
+			return err
+		}
+		defer cfg.SafetyConn.Close()
+	}
 	log.Info("agent runs", "agent", env.ID, "tier", env.Tier, "fleet", a.fleet, "site", env.Site, "server", nc.ConnectedUrlRedacted())
 	defer context.AfterFunc(ctx, func() {
-		log.Info("told to stop: finishing what is under way; a second signal stops at once", "agent", env.ID, "at_most", drain)
+		log.Info("told to stop: finishing what is under way; a second signal stops at once", "agent", env.ID, "at_most", cfg.DrainTimeout)
 	})()
-	return agent.New(nc, agent.Config{
-		Fleet: a.fleet, Environment: env, BeatConn: beats, DrainTimeout: drain, Logger: log, Version: versionString(),
-	}, handlers...).Run(ctx)
+	return agent.New(nc, cfg, handlers...).Run(ctx)
+}
+
+// robotDir is where a robot keeps why it is stopped, unless --state-dir says otherwise;
+// "" with an error where nothing can be kept there.
+func robotDir() (string, error) {
+	dir, err := stateDir()
+	if err != nil {
+		return "", err
+	}
+	dir = filepath.Join(dir, "agents")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	return dir, nil
 }
 
 // quantityValue is a flag with a unit.

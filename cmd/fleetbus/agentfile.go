@@ -18,11 +18,11 @@ import (
 // read by the same code. labels and exec are mappings of what the flags repeat.
 var agentFields = []string{
 	"id", "tier", "site", "labels", "compute", "storage", "network", "latency", "price", "billing",
-	"simulate", "exec", "drain_timeout",
+	"simulate", "exec", "drain_timeout", "state_dir", "re_engage", "on_link_loss",
 }
 
 // repeated are the fields that are mappings, and their flags.
-var repeated = map[string]string{"labels": "label", "exec": "exec"}
+var repeated = map[string]string{"labels": "label", "exec": "exec", "on_link_loss": "on-link-loss"}
 
 // maxAgentFile bounds the file, bytes: thousands of labels fit, a disk image does not.
 const maxAgentFile = 1 << 20

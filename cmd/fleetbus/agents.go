@@ -1,8 +1,9 @@
 package main
 
 import (
-	"slices"
+	"fmt"
 
+	"github.com/fleetbus/fleetbus/coordinator/safety"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/spf13/cobra"
 )
@@ -17,28 +18,42 @@ func agentsCmd(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			stops := a.stops(cmd)
 			if a.json {
-				return a.printJSON(cmd, map[string]any{
-					"leader": p.Leader, "term": p.Term, "live": p.Live,
-					"agents": slices.Concat([]messages.AgentInfo{}, p.Agents), // [] where there is none, not null
-				})
+				agents := make([]agentLine, 0, len(p.Agents)) // [] where there is none, not null
+				for _, g := range p.Agents {
+					why, _ := stops.Why(g.Environment.ID)
+					agents = append(agents, agentLine{g, why})
+				}
+				return a.printJSON(cmd, map[string]any{"leader": p.Leader, "term": p.Term, "live": p.Live, "agents": agents})
 			}
 			if len(p.Agents) == 0 {
 				printf(cmd, "no agents yet: start one with `fleetbus agent --id robot-1 --tier robot --compute 10TFLOPS --storage 100GB --network 10Mbps --simulate`\n")
 				return nil
 			}
-			return agentTable(cmd, p)
+			return agentTable(cmd, p, stops)
 		},
 	}
 }
 
-func agentTable(cmd *cobra.Command, p picture) error {
+// agentLine is an agent for programs.
+type agentLine struct {
+	messages.AgentInfo
+	Stopped string `json:"stopped,omitempty"` // why it takes no actions
+}
+
+func agentTable(cmd *cobra.Command, p picture, stops safety.State) error {
 	t := newTable("AGENT", "TIER", "SITE", "STATE", "TFLOPS", "GB", "MBPS", "LATENCY", "LAST BEAT", "REPLICAS")
 	for _, g := range p.Agents {
 		e := g.Environment
 		state := string(g.State)
 		if g.Drain {
 			state += " (drain)"
+		}
+		why, confirmed := stops.Why(e.ID)
+		if why != "" {
+			state += " (stopped)"
+			notef(cmd, "%s\n", stoppedLine(e.ID, why, confirmed))
 		}
 		beat := ""
 		if p.Live && g.BeatAge > 0 {
@@ -55,4 +70,12 @@ func agentTable(cmd *cobra.Command, p picture) error {
 			millis(e.Latency), beat, number(float64(count)))
 	}
 	return t.print(cmd)
+}
+
+// stoppedLine says of a robot that it is stopped, and what ends that.
+func stoppedLine(robot, why string, confirmed bool) string {
+	if !confirmed {
+		why += " (it has not confirmed that yet)"
+	}
+	return fmt.Sprintf("%s is %s; `fleetbus release %s` when it is safe", robot, why, robot)
 }

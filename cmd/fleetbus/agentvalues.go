@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -67,6 +68,45 @@ func (c *commands) String() string {
 		list = append(list, one.name+"="+one.line)
 	}
 	return strings.Join(list, ",")
+}
+
+// hooks collects NAME=COMMAND for the loss of a robot's link.
+type hooks []command
+
+func (h *hooks) Set(s string) error {
+	name, line, ok := strings.Cut(s, "=")
+	if !ok || strings.TrimSpace(line) == "" {
+		return fmt.Errorf("found %q, expected NAME=COMMAND, for example retract='python3 retract.py'", s)
+	}
+	if err := messages.CheckName("hook", name); err != nil {
+		return fmt.Errorf("found %q: %w", s, plain(err))
+	}
+	if slices.ContainsFunc(*h, func(c command) bool { return c.name == name }) {
+		return fmt.Errorf("found %q twice; a hook is one command", name)
+	}
+	*h = append(*h, command{name, line})
+	return nil
+}
+
+func (h *hooks) Type() string { return "NAME=COMMAND" }
+
+func (h *hooks) String() string { return (*commands)(h).String() }
+
+// functions are the hooks as an agent runs them.
+func (h hooks) functions() (map[string]agent.LinkHook, error) {
+	all := make(map[string]agent.LinkHook, len(h))
+	for _, c := range h {
+		words, err := splitWords(c.line)
+		if err != nil {
+			return nil, usagef("--on-link-loss %s: %v", c.name, err)
+		}
+		all[c.name] = func(ctx context.Context, loss agent.LinkLoss) error {
+			return execio.Run(ctx, words, []string{
+				"FLEETBUS_ROBOT=" + loss.Robot, "FLEETBUS_TASK=" + loss.Task.Name, "FLEETBUS_REPLICA=" + loss.Replica, "FLEETBUS_REASON=" + loss.Reason,
+			})
+		}
+	}
+	return all, nil
 }
 
 // plain strips the code off an error that will be wrapped in a sentence.

@@ -42,9 +42,11 @@ lease expires. Requests are served by the last plan even when none runs.`,
 				}
 				defer nc.Close()
 				log.Info("coordinator runs", "id", id, "fleet", a.fleet, "server", nc.ConnectedUrlRedacted())
-				return coordinator.New(nc, coordinator.Config{
-					Fleet: a.fleet, ID: id, Replicas: replicas, LeaseTTL: lease, Logger: log, Version: versionString(),
-				}).Run(ctx)
+				return supervise(ctx,
+					part{"coordinator", coordinator.New(nc, coordinator.Config{
+						Fleet: a.fleet, ID: id, Replicas: replicas, LeaseTTL: lease, Logger: log, Version: versionString(),
+					}).Run},
+					a.announcer(nc, cmd))
 			})
 		},
 	}

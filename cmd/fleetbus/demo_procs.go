@@ -43,7 +43,7 @@ func newFamily(dir string) (*family, error) {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool {
 		return strings.HasPrefix(v, "NATS_") || strings.HasPrefix(v, "FLEETBUS_")
 	})
-	env = append(env, "XDG_CONFIG_HOME="+dir)
+	env = append(env, "XDG_CONFIG_HOME="+dir, "XDG_STATE_HOME="+dir)
 	return &family{self: self, dir: dir, env: env, procs: make(map[string]*proc)}, nil
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/fleetbus/fleetbus/coordinator"
+	"github.com/fleetbus/fleetbus/coordinator/safety"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/nats-io/nats.go/jetstream"
@@ -108,6 +110,45 @@ func (d *doctor) agents(s *messages.State) {
 		return
 	}
 	d.add("agents", good, fmt.Sprintf("%d, none stale or lost", len(s.Agents)), "")
+}
+
+// stops tells who is stopped.
+func (d *doctor) stops(ctx context.Context, b *bus.Bus) {
+	if d.off {
+		return // said already
+	}
+	s, err := safety.Read(ctx, b)
+	if err != nil {
+		found, do := advice(err)
+		d.add("stops", warn, found, do)
+		return
+	}
+	registered, err := coordinator.Registrations(ctx, b)
+	if err != nil {
+		found, do := advice(err)
+		d.add("stops", warn, found, do)
+		return
+	}
+	var stopped []string
+	for _, robot := range s.Robots() {
+		if _, ok := registered[robot]; !ok {
+			continue // forgotten: it is told again when it comes back
+		}
+		if why, confirmed := s.Why(robot); why != "" {
+			if !confirmed {
+				why += " (not confirmed)"
+			}
+			stopped = append(stopped, robot+" "+why)
+		}
+	}
+	switch {
+	case len(stopped) > 0:
+		d.add("stops", warn, fmt.Sprintf("%d robots take no actions: %s", len(stopped), list(stopped)), "`fleetbus release ROBOT` when it is safe; `fleetbus agents` has them all")
+	case s.All != nil && s.All.Stop:
+		d.add("stops", warn, "all robots were stopped, none has confirmed it", "`fleetbus release --all` when it is safe")
+	default:
+		d.add("stops", good, "no robot is stopped", "")
+	}
 }
 
 func (d *doctor) waiting(s *messages.State) {

@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"hash/fnv"
 	"os"
+	"time"
 
 	"github.com/fleetbus/fleetbus/agent/backend"
 	"github.com/fleetbus/fleetbus/internal/history"
@@ -18,7 +19,9 @@ const (
 	faultEnv   = "FB_FAULT"
 	faultDrop  = "drop"  // one inference in faultEvery is begun and never answered
 	faultTwice = "twice" // one action in faultEvery is executed twice
+	faultLate  = "late"  // an action goes on for faultTime after it was told to end
 	faultEvery = 20
+	faultTime  = time.Second
 )
 
 // recorded wraps a handler so that it writes what it executes into a history, as a
@@ -26,9 +29,9 @@ const (
 func recorded(h backend.Handler, w *history.Writer) (backend.Handler, error) {
 	fault := os.Getenv(faultEnv)
 	switch fault {
-	case "", faultDrop, faultTwice:
+	case "", faultDrop, faultTwice, faultLate:
 	default:
-		return nil, messages.Errorf(messages.CodeBadRequest, "%s: found %q, allowed are %s, %s", faultEnv, fault, faultDrop, faultTwice)
+		return nil, messages.Errorf(messages.CodeBadRequest, "%s: found %q, allowed are %s, %s, %s", faultEnv, fault, faultDrop, faultTwice, faultLate)
 	}
 	return recordedHandler{h, w, fault}, nil
 }
@@ -86,6 +89,9 @@ func (s recordedServer) begin(req *backend.Request) history.Record {
 func (s recordedServer) once(ctx context.Context, req *backend.Request) (backend.Response, error) {
 	r := s.begin(req)
 	resp, err := s.Server.Serve(ctx, req)
+	if s.fault == faultLate && req.Class == messages.Action {
+		<-time.After(faultTime)
+	}
 	r.Kind = history.End
 	if err != nil {
 		r.Code, r.Text = messages.AsError(err, messages.CodeBackendFailed).Code, err.Error()

@@ -57,7 +57,7 @@ tasks:
   - {name: t, class: inference, compute: 1, storage: 2, network: 3, work: 4TFLOP, transfer: 0, limit: 1s, cost: 0.5, replicas: 2, priority: -3,
      prefer: {tiers: [edge], sites: [main], labels: {gpu: l4}, penalty: 12.5}, move_price: 0,
      tiers: [cloud, edge], sites: [hub, main], labels: {arch: arm}, colocate: true, delivery: direct, handler: h, concurrency: 4, max_attempts: 2, deadline: 3s}
-  - {name: u, class: action, per: robot}
+  - {name: u, class: action, per: robot, on_link_loss: retract}
   - {name: v, class: training, robot: r-2}
 measured:
   - {task: t, environment: c, delay: 1.5s}
@@ -87,7 +87,7 @@ func TestEveryField(t *testing.T) {
 				Prefer:    &messages.Preference{Tiers: []messages.Tier{messages.Edge}, Sites: []string{"main"}, Labels: map[string]string{"gpu": "l4"}, Penalty: &penalty},
 				MovePrice: &price,
 				Delivery:  messages.Direct, Handler: "h", Concurrency: 4, MaxAttempts: 2, Deadline: 3000},
-			{Name: "u", Class: messages.Action, Per: messages.PerRobot},
+			{Name: "u", Class: messages.Action, Per: messages.PerRobot, OnLinkLoss: "retract"},
 			{Name: "v", Class: messages.Training, Robot: "r-2"},
 		},
 		Measured:  map[alloc.Pair]float64{{Task: "t", Environment: "c"}: 1500, {Task: "u", Environment: "r-2"}: 0},
@@ -101,9 +101,9 @@ func TestEveryField(t *testing.T) {
 		t.Errorf("problem: %d environments, %d replicas, %+v", len(p.Environments), len(p.Replicas), p.Settings)
 	}
 	// The test is not complete if a field of the vocabulary is missing from it.
-	task := reflect.ValueOf(f.Tasks[0])
-	for i := range task.NumField() {
-		if name := task.Type().Field(i).Name; task.Field(i).IsZero() && name != "Revision" && name != "Per" && name != "Robot" {
+	first, second := reflect.ValueOf(f.Tasks[0]), reflect.ValueOf(f.Tasks[1])
+	for i := range first.NumField() {
+		if name := first.Type().Field(i).Name; first.Field(i).IsZero() && second.Field(i).IsZero() && name != "Revision" && name != "Robot" {
 			t.Errorf("field %s of a task cannot be written in a file", name)
 		}
 	}
@@ -126,7 +126,7 @@ func TestErrors(t *testing.T) {
 		{"two documents", "fleet: a\n---\nfleet: b\n", "f.yaml:2: found a second document; a fleet file is one"},
 		{"unknown field", "task: []\n", "f.yaml:1: task: unknown field; did you mean tasks? allowed are fleet, settings, environments, tasks, measured, baselines"},
 		{"unknown field of a task", "tasks:\n  - name: t\n    class: action\n    limits: 3\n",
-			"f.yaml:4: tasks[0].limits: unknown field; did you mean limit? allowed are name, class, compute, storage, network, work, transfer, limit, cost, replicas, per, priority, tiers, sites, labels, prefer, move_price, robot, colocate, delivery, handler, concurrency, max_attempts, deadline"},
+			"f.yaml:4: tasks[0].limits: unknown field; did you mean limit? allowed are name, class, compute, storage, network, work, transfer, limit, cost, replicas, per, priority, tiers, sites, labels, prefer, move_price, robot, colocate, delivery, handler, concurrency, max_attempts, deadline, on_link_loss"},
 		{"field twice", "fleet: a\nfleet: b\n", "f.yaml:2: fleet: found a second time; the first is in line 1"},
 		{"bad name", "fleet: a.b\n", `f.yaml:1: fleet: fleet name "a.b": character 2 is '.'; allowed are 1 to 64 letters, digits, '-' and '_', starting and ending with a letter or digit, without "__"`},
 		{"wrong unit", env + "tasks:\n  - name: t\n    class: inference\n    limit: 10GB\n", `f.yaml:6: tasks[0].limit: found "10GB" with the unit "GB", allowed are us, ms, s, min, h; a bare number is in ms`},
@@ -172,6 +172,7 @@ func TestErrors(t *testing.T) {
 		{"measured twice", env + "tasks:\n  - {name: t, class: inference}\nmeasured:\n  - {task: t, environment: e, delay: 3}\n  - {task: t, environment: e, delay: 4}\n",
 			`f.yaml:7: measured[1]: the delay of t on e is measured already; one is enough`},
 		{"baseline called like the plan", "baselines:\n  - {name: hybrid, tier: cloud}\n", `f.yaml:2: baselines[0].name: found hybrid, which is what the plan itself is called; allowed is any other name`},
+		{"link loss of no action", env + "tasks:\n  - {name: t, class: inference,\n     on_link_loss: stop}\n", `f.yaml:5: tasks[0].on_link_loss: found it on a task of class inference; only actions are stopped when a robot loses its link, so leave it out`},
 		{"baseline", "baselines:\n  - {name: b, tier: cloud, billing: whole}\n", `f.yaml:2: baselines[0].billing: found it without one_per: robot; the environments that there are say themselves how they are billed`},
 		{"several", "fleet: 'a b'\nsettings:\n  weight_latency: 11\n  wieght_cost: 1\n", `f.yaml:1: fleet: fleet name "a b": character 2 is ' '; allowed are 1 to 64 letters, digits, '-' and '_', starting and ending with a letter or digit, without "__"` + "\n" +
 			"f.yaml:3: settings.weight_latency: found 11, allowed are 0 to 10\n" +

@@ -19,6 +19,7 @@ const (
 	LeaseKV    Bucket = "lease"      // leader: Lease; the revision is the coordinator's term
 	RoutesKV   Bucket = "routes"     // routes: Routes
 	Jobs       Bucket = "jobs"       // <job>: Job
+	Safety     Bucket = "safety"     // robot.<robot>, all: StopOrder; latch.<robot>: Latch
 )
 
 // The keys of the buckets that do not use a name.
@@ -28,10 +29,15 @@ const (
 	KeySettings = "settings"
 	KeyLeader   = "leader"
 	KeyRoutes   = "routes"
+	KeyRobot    = "robot."
+	KeyAll      = "all"
+	KeyLatch    = "latch."
 )
 
 // Buckets lists all buckets.
-func Buckets() []Bucket { return []Bucket{Desired, Agents, Placements, LeaseKV, RoutesKV, Jobs} }
+func Buckets() []Bucket {
+	return []Bucket{Desired, Agents, Placements, LeaseKV, RoutesKV, Jobs, Safety}
+}
 
 // BucketName returns the name of a bucket in NATS.
 func BucketName(fleet string, b Bucket) string { return "fb__" + fleet + "__" + string(b) }
@@ -53,7 +59,7 @@ func bucketConfig(fleet string, b Bucket) jetstream.KeyValueConfig {
 		Storage:     jetstream.FileStorage,
 	}
 	switch b {
-	case Desired:
+	case Desired, Safety:
 		cfg.History = 10 // who changed what, for people
 	case LeaseKV:
 		cfg.LimitMarkerTTL = markerTTL

@@ -115,7 +115,7 @@ func wrongLinks(pkgs []pkg) (bad []string) {
 
 // pure packages decide and do nothing else, so that the same input gives the same result
 // in a test, in a simulation and in production. messages is one of them by its own word.
-var pure = []string{"messages", "coordinator/alloc", "coordinator/alloc/assign", "coordinator/alloc/packing", "coordinator/placement", "router/route"}
+var pure = []string{"messages", "coordinator/alloc", "coordinator/alloc/assign", "coordinator/alloc/packing", "coordinator/placement", "router/route", "agent/latch"}
 
 // impureImports are packages of the standard library by which the world gets in; all that
 // is below them too.

@@ -5,4 +5,6 @@
 //	multi [--time 1s] [--seeds 3] [--items 0] [--json]  the same on own instances with three resources
 //	placement [--environments 10000] [--replicas 30000] [--seed 1] [--runs 0] [--clouds tight] [--growth] [--json]
 //	                                                   a whole fleet: a plan, and its repair when an edge dies
+//	stop [--robots 50] [--rounds 5] [--cuts 10] [--json]    robots in real processes under load: until all have acknowledged a
+//	                                                   stop, and until one whose link is cut has stopped by itself
 package main

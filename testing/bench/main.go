@@ -14,6 +14,7 @@ var commands = map[string]func(args []string, out io.Writer) error{
 	"gap":       gap,
 	"multi":     multi,
 	"placement": placement,
+	"stop":      stop,
 }
 
 func main() {

@@ -115,7 +115,7 @@ func (f *fleet) start(name string, args ...string) *process {
 	}
 	p := &process{name: name, args: args, out: &lockedBuffer{}, done: make(chan struct{})}
 	p.cmd = exec.Command(binary, args...)
-	p.cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+f.dir)
+	p.cmd.Env = append(os.Environ(), "XDG_CONFIG_HOME="+f.dir, "XDG_STATE_HOME="+f.dir)
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	if err := p.cmd.Start(); err != nil {
 		f.t.Fatalf("start %s: %v", name, err)

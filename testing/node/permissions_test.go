@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/fleetbus/fleetbus/agent"
+	"github.com/fleetbus/fleetbus/coordinator/safety"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/fleetbus/fleetbus/router"
@@ -69,6 +70,7 @@ func guarded(t *testing.T) *server.Server {
 	straight := template(t, "Of a client that does without the router")
 	straight.Publish.Allow = append(straight.Publish.Allow, client.Publish.Allow...)
 	straight.Subscribe.Allow = append(straight.Subscribe.Allow, client.Subscribe.Allow...)
+	operator := template(t, "Of an operator who stops robots")
 	s, err := server.NewServer(&server.Options{
 		ServerName: "guarded", Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir(),
 		Users: []*server.User{
@@ -76,6 +78,7 @@ func guarded(t *testing.T) *server.Server {
 			{Username: "agent", Password: secret, Permissions: forAgent},
 			{Username: "client", Password: secret, Permissions: client},
 			{Username: "straight", Password: secret, Permissions: straight},
+			{Username: "operator", Password: secret, Permissions: operator},
 		},
 	})
 	if err != nil {
@@ -237,6 +240,28 @@ func TestTemplatesAreEnough(t *testing.T) {
 
 	t.Run("straight", func(t *testing.T) { straightClient(t, s) })
 	t.Run("router", func(t *testing.T) { plainClient(t, s) })
+	t.Run("operator", func(t *testing.T) { operatorStops(t, s) })
+}
+
+// operatorStops stops and releases, by name and all.
+func operatorStops(t *testing.T, s *server.Server) {
+	nc := connect(t, s, "operator", "lab", nil)
+	for _, o := range []safety.Order{{Robot: robot, Reason: "somebody is in the cell"}, {}} {
+		for _, give := range []func(context.Context, *nats.Conn, string, safety.Order) (safety.Report, error){safety.Stop, safety.Release} {
+			r, err := give(within(t), nc, fleet, o)
+			must(t, err)
+			if !r.Done() || len(r.Acks) != 1 || r.Acks[0].Agent != robot {
+				t.Errorf("%+v", r)
+			}
+		}
+	}
+	admin, err := bus.New(connect(t, s, "admin", "admin", nil), fleet, 1)
+	must(t, err)
+	natstest.Eventually(t, patience, "the robot to show its latch", func() bool {
+		state, err := safety.Read(within(t), admin)
+		must(t, err)
+		return state.Latches[robot].Own.Fence.Revision > 0 && state.Latches[robot].Why() == ""
+	})
 }
 
 // straightClient uses the fleet as the Go client does.
@@ -298,6 +323,18 @@ func TestTemplatesAreNotTooMuch(t *testing.T) {
 		{"agent", robot, "subscribe", "fb.demo.main.res.*.lab.*"},
 		{"agent", robot, "subscribe", "_INBOX_lab.>"},
 		{"agent", robot, "subscribe", "fb.demo.>"},
+		{"agent", robot, "publish", "fb.demo._fleet.stop.robot-2"},
+		{"agent", robot, "publish", "fb.demo._fleet.release.robot-1"},
+		{"agent", robot, "publish", "fb.demo._fleet.stopack.robot-2.x1"},
+		{"agent", robot, "publish", "$KV.fb__demo__safety.robot.robot-1"},
+		{"agent", robot, "publish", "$KV.fb__demo__safety.latch.robot-2"},
+		{"agent", robot, "subscribe", "fb.demo._fleet.stop.robot-2"},
+		{"client", "lab", "publish", "fb.demo._fleet.stop"},
+		{"client", "lab", "publish", "fb.demo._fleet.release.robot-1"},
+		{"straight", "lab", "publish", "fb.demo._fleet.release"},
+		{"operator", "lab", "publish", "$KV.fb__demo__safety.latch.robot-1"},
+		{"operator", "lab", "publish", "fb.demo._fleet.stopack.robot-1.x1"},
+		{"operator", "lab", "publish", "fb.demo.main.do.robot-1.lab.move"},
 		{"client", "lab", "publish", "fb.demo.main.do.robot-1.lab.move"},
 		{"client", "lab", "publish", "fb.demo.main.req.inference.other.detect"},
 		{"client", "lab", "publish", "fb.demo.main.req.action.other.robot-1.move"},
