@@ -20,12 +20,20 @@ type (
 	Open     = backend.Open
 	Request  = backend.Request
 	Response = backend.Response
+	Batcher  = backend.Batcher
+	Result   = backend.Result
 )
 
 // Func makes a handler of a Go function that answers bytes with bytes; see
 // [backend.Func].
 func Func(name string, f func(ctx context.Context, req *Request) ([]byte, error)) Handler {
 	return backend.Func(name, f)
+}
+
+// BatchFunc makes a handler of a Go function that answers several requests with one call,
+// for tasks that declare max_batch; see [backend.BatchFunc].
+func BatchFunc(name string, f func(ctx context.Context, reqs []*Request) ([][]byte, error)) Handler {
+	return backend.BatchFunc(name, f)
 }
 
 // The defaults of [Config]. They depend on one another: an agent that is told to stop

@@ -15,7 +15,11 @@
 // free slot; of several replicas the nearest one with a free slot has it. A replica
 // never holds what it cannot serve. An action, a retry, and every request of a task
 // with direct delivery comes straight to the agent, and is refused with busy where no
-// slot is free. Both ways share the slots (Task.Concurrency).
+// slot is free. Both ways share the slots (Task.Slots).
+//
+// A task with max_batch is served in batches: the handler, a [Batcher], gets with one call
+// what came within max_wait, up to max_batch requests. While it is called, nothing more is
+// taken.
 //
 // What is promised, by class:
 //

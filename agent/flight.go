@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fleetbus/fleetbus/agent/backend"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/nats-io/nats.go"
@@ -38,6 +39,11 @@ func (r *replica) begin(req messages.Request, body []byte, ack string, left time
 		e.ctx, e.cancel = context.WithTimeout(r.a.work, left)
 	}
 	return e
+}
+
+// request is what the handler is given.
+func (e *execution) request() *backend.Request {
+	return &backend.Request{Request: e.req, Body: e.body, Progress: e.report}
 }
 
 // report keeps the newest progress of a job for the keeper to send. It is what a

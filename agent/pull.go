@@ -41,7 +41,8 @@ const (
 //
 // It keeps one inbox for all its pulls and as many workers as there are slots, which
 // read from it directly: no goroutine, subscription or channel is made per message. The
-// sum of messages asked for and messages being served is at most the number of slots,
+// sum of messages asked for and messages being served is at most the number of slots
+// (with batches: of the seats of the next one),
 // so whoever reads a message can serve it, except where a direct request was quicker:
 // then the message goes back to the queue in the same moment.
 type puller struct {
@@ -68,6 +69,7 @@ type puller struct {
 type pull struct {
 	n, rank int
 	inbox   string
+	expires time.Duration
 }
 
 func newPuller(r *replica) *puller {
@@ -250,12 +252,29 @@ func (p *puller) claimLocked() pull {
 	if p == nil || !p.on || !p.r.open {
 		return pull{}
 	}
-	n := p.r.slots - p.r.busy - p.waiting
-	if n <= 0 {
+	n := p.r.slots - p.r.busy
+	if p.r.batch.together() {
+		n = p.r.batch.want()
+	}
+	return p.askLocked(n, bus.PullExpires)
+}
+
+// followLocked asks for those that go along with the lead of a batch, until it begins.
+// send must follow, the replica's mu is held; a nil puller asks for nothing.
+func (p *puller) followLocked(until time.Duration) pull {
+	if p == nil || !p.on || !p.r.open {
+		return pull{}
+	}
+	return p.askLocked(p.r.batch.most-p.r.batch.seats, max(until, time.Millisecond))
+}
+
+// askLocked is a pull for n messages less those that are asked for already.
+func (p *puller) askLocked(n int, expires time.Duration) pull {
+	if n -= p.waiting; n <= 0 {
 		return pull{}
 	}
 	p.waiting += n
-	return pull{n: n, rank: p.r.placed.Rank, inbox: p.inbox}
+	return pull{n: n, rank: p.r.placed.Rank, inbox: p.inbox, expires: expires}
 }
 
 func (p *puller) send(q pull) {
@@ -263,7 +282,7 @@ func (p *puller) send(q pull) {
 		return
 	}
 	var buf [160]byte
-	if err := p.r.a.nc.PublishRequest(p.subject, q.inbox, bus.PullRequest(buf[:0], q.n, q.rank)); err != nil {
+	if err := p.r.a.nc.PublishRequest(p.subject, q.inbox, bus.PullRequestFor(buf[:0], q.n, q.rank, q.expires)); err != nil {
 		p.unsent(q)
 	}
 }

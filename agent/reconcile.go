@@ -79,7 +79,8 @@ func service(t messages.Task) messages.Task {
 	work, transfer := t.WorkGFLOP(), t.TransferKbit()
 	t = t.Normal()
 	t.Work, t.Transfer = &work, &transfer
-	t.Handler, t.Concurrency, t.MaxAttempts = t.HandlerName(), t.Slots(), t.Attempts()
+	t.Handler, t.Concurrency, t.MaxAttempts = t.HandlerName(), t.Lanes(), t.Attempts()
+	t.MaxBatch, t.MaxWait = t.Batch(), float64(t.BatchWait())
 	t.Demand, t.Cost, t.Replicas, t.Per, t.Priority = messages.Resources{}, 0, 0, "", 0
 	t.Tiers, t.Sites, t.Labels, t.Robot, t.Colocate = nil, nil, nil, "", false
 	t.Limit, t.Deadline, t.Revision = 0, 0, 0

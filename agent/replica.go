@@ -50,12 +50,14 @@ type replica struct {
 	busy   int
 	pulls  *puller // nil where the task's requests are not pulled
 	load   load
+	batch  batches
 }
 
 func newReplica(a *Agent, p messages.PlacedReplica) *replica {
 	r := &replica{
 		a: a, id: p.ID, task: p.Task, slots: p.Task.Slots(),
 		idle: make(chan struct{}, 1), placed: p, state: messages.ReplicaLoading,
+		batch: batches{most: p.Task.Batch(), lanes: p.Task.Lanes(), wait: p.Task.BatchWait()},
 	}
 	r.wanted, r.stop = context.WithCancel(a.work)
 	return r
@@ -142,6 +144,12 @@ func (r *replica) openHandler(ctx context.Context) (server Server, err error) {
 	server, err = h.Open(ctx, Open{Replica: r.id, Task: r.task, Environment: r.a.cfg.Environment})
 	if err == nil && server == nil {
 		err = errors.New("the handler returned no server and no error")
+	}
+	if _, ok := server.(Batcher); err == nil && !ok && r.batch.together() {
+		err = messages.Errorf(messages.CodeBadRequest, "task %q declares max_batch %d, and handler %q takes one request at a time; leave max_batch out, or implement agent.Batcher", r.task.Name, r.batch.most, r.task.HandlerName())
+		if cerr := r.closeServer(server); cerr != nil {
+			r.a.cfg.Logger.Warn("handler did not close well", "replica", r.id, "error", cerr)
+		}
 	}
 	return server, err
 }
@@ -235,10 +243,11 @@ func (r *replica) take() bool {
 }
 
 func (r *replica) takeLocked() bool {
-	if !r.open || r.busy >= r.slots {
+	if !r.open || r.busy >= r.slots || !r.batch.room() {
 		return false
 	}
 	r.busy++
+	r.batch.seats++
 	return true
 }
 
@@ -248,6 +257,8 @@ func (r *replica) release(took time.Duration) {
 	r.mu.Lock()
 	if took > 0 {
 		r.load.ended(took)
+	} else {
+		r.batch.seats = max(0, r.batch.seats-1) // who was in a call has given it up
 	}
 	if r.busy--; r.busy == 0 {
 		nudge(r.idle)

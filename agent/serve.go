@@ -111,16 +111,20 @@ func (r *replica) left(m *nats.Msg, req messages.Request, now time.Time) (time.D
 	return 0, messages.Errorf(messages.CodeExpired, "it waited %v in the queue and had %v left; allow more time or add replicas of task %q", age.Round(time.Millisecond), req.Left, req.Task)
 }
 
-// execute calls the handler. What it returns as an error is for the caller.
+// execute calls the handler, for this request alone or in a batch. What it returns as an
+// error is for the caller. The time is 0 where nothing was executed.
 func (r *replica) execute(e *execution) (backend.Response, *messages.Error, time.Duration) {
+	if r.batch.together() {
+		return r.executeTogether(e)
+	}
 	r.mu.Lock()
 	r.load.begun()
 	r.mu.Unlock()
 	r.a.event(e, true, nil)
 	begun := time.Now()
-	resp, err := r.call(e.ctx, &backend.Request{Request: e.req, Body: e.body, Progress: e.report})
+	resp, err := r.call(e.ctx, e.request())
 	e.returned.Store(true)
-	took := max(time.Since(begun), 1) // 0 means that nothing was executed
+	took := max(time.Since(begun), 1)
 	fault := r.fault(e, err)
 	r.a.event(e, false, fault)
 	return resp, fault, took

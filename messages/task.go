@@ -32,6 +32,8 @@ type Task struct {
 	MaxAttempts int               `msgpack:"ma,omitempty" json:"max_attempts,omitempty"` // 0 means DefaultMaxAttempts
 	Deadline    float64           `msgpack:"dd,omitempty" json:"deadline_ms,omitempty"`  // ms a caller waits by default; 0: see CallerDeadline
 	OnLinkLoss  string            `msgpack:"ll,omitempty" json:"on_link_loss,omitempty"` // action: LinkStop ("" too), LinkContinue, or the name of a hook of the agent
+	MaxBatch    int               `msgpack:"mb,omitempty" json:"max_batch,omitempty"`    // inference: requests that the handler takes at once; 0 and 1: one by one
+	MaxWait     float64           `msgpack:"mw,omitempty" json:"max_wait_ms,omitempty"`  // ms that the first of a batch waits for others; 0 means DefaultMaxWait
 	Revision    uint64            `msgpack:"rv,omitempty" json:"revision,omitempty"`     // of the KV entry that it was read from; filled in by the reader
 }
 
@@ -79,6 +81,15 @@ const (
 	MaxConcurrency = 200
 )
 
+// DefaultMaxWait is how long the first request of a batch waits for others where the task
+// does not say: little beside the tens of milliseconds that a model worth batching takes,
+// and enough for the requests that wait in the queue already to arrive. MaxBatchWait bounds
+// what a task may say; no caller's deadline is meant to be spent on waiting for company.
+const (
+	DefaultMaxWait = 5 * time.Millisecond
+	MaxBatchWait   = 10 * time.Second
+)
+
 // WorkGFLOP is the work of one request.
 func (t Task) WorkGFLOP() float64 {
 	if t.Work != nil {
@@ -103,8 +114,26 @@ func (t Task) HandlerName() string {
 	return t.Name
 }
 
-// Slots is how many requests one replica serves at once, at least 1.
-func (t Task) Slots() int { return max(1, t.Concurrency) }
+// Slots is how many requests one replica serves at once, at least 1: Lanes times Batch.
+func (t Task) Slots() int { return t.Lanes() * t.Batch() }
+
+// Lanes is how often one replica is called at once, at least 1.
+func (t Task) Lanes() int { return max(1, t.Concurrency) }
+
+// Batch is how many requests one call of a replica may serve, at least 1.
+func (t Task) Batch() int { return max(1, t.MaxBatch) }
+
+// BatchWait is how long the first request of a batch waits for others; 0 where the task
+// is served one by one.
+func (t Task) BatchWait() time.Duration {
+	switch {
+	case t.Batch() == 1:
+		return 0
+	case t.MaxWait > 0:
+		return Millis(t.MaxWait)
+	}
+	return DefaultMaxWait
+}
 
 // Attempts is how often a request of t may be begun, at least 1.
 func (t Task) Attempts() int {
@@ -165,6 +194,8 @@ func (t Task) Check(prefix string) error {
 		{"replicas", "", float64(t.Replicas), MaxReplicas},
 		{"concurrency", "", float64(t.Concurrency), MaxConcurrency},
 		{"max_attempts", "", float64(t.MaxAttempts), 1000},
+		{"max_batch", "", float64(t.MaxBatch), MaxConcurrency},
+		{"max_wait", "ms", t.MaxWait, float64(MaxBatchWait / time.Millisecond)},
 	} {
 		if err := CheckAmount(prefix+a.field, a.v, 0, a.hi, a.unit); err != nil {
 			return err
@@ -212,6 +243,9 @@ func (t Task) Check(prefix string) error {
 			return err
 		}
 	}
+	if err := t.checkBatch(prefix); err != nil {
+		return err
+	}
 	if t.OnLinkLoss != "" {
 		if t.Class != Action {
 			return Errorf(CodeBadRequest, "%son_link_loss: found it on a task of class %s; only actions are stopped when a robot loses its link, so leave it out", prefix, t.Class)
@@ -221,6 +255,21 @@ func (t Task) Check(prefix string) error {
 		}
 	}
 	return t.Delivery.Check(prefix + "delivery")
+}
+
+// checkBatch returns what is wrong with how t is batched.
+func (t Task) checkBatch(prefix string) error {
+	switch {
+	case t.Batch() == 1 && t.MaxWait > 0:
+		return Errorf(CodeBadRequest, "%smax_wait: found %v ms without max_batch; say how many requests may be served together (2 to %d), or leave it out", prefix, t.MaxWait, MaxConcurrency)
+	case t.Batch() == 1:
+		return nil
+	case t.Class != Inference:
+		return Errorf(CodeBadRequest, "%smax_batch: found %d on a task of class %s; only inference is served in batches, so leave it out", prefix, t.MaxBatch, t.Class)
+	case t.Slots() > MaxConcurrency:
+		return Errorf(CodeBadRequest, "%smax_batch: found %d with concurrency %d, which is %d requests at once per replica; allowed are %d", prefix, t.MaxBatch, t.Lanes(), t.Slots(), MaxConcurrency)
+	}
+	return nil
 }
 
 // Millis converts milliseconds, as the model counts, to a duration; what would

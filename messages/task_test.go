@@ -221,3 +221,36 @@ func TestPreferenceSaysWhatIsNotMet(t *testing.T) {
 		t.Error("Equal does not compare what a preference says")
 	}
 }
+
+func TestBatches(t *testing.T) {
+	for _, c := range []struct {
+		task               Task
+		slots, lanes, most int
+		wait               time.Duration
+	}{
+		{Task{}, 1, 1, 1, 0},
+		{Task{Concurrency: 3, MaxBatch: 1}, 3, 3, 1, 0},
+		{Task{MaxBatch: 8}, 8, 1, 8, DefaultMaxWait},
+		{Task{Concurrency: 2, MaxBatch: 4, MaxWait: 1.5}, 8, 2, 4, 1500 * time.Microsecond},
+	} {
+		if got := c.task; got.Slots() != c.slots || got.Lanes() != c.lanes || got.Batch() != c.most || got.BatchWait() != c.wait {
+			t.Errorf("%+v: %d slots, %d lanes, batches of %d, wait %v", got, got.Slots(), got.Lanes(), got.Batch(), got.BatchWait())
+		}
+	}
+	for want, task := range map[string]Task{
+		"":                                     {MaxBatch: 8, MaxWait: 4},
+		"max_batch: found 201":                 {MaxBatch: 201},
+		"max_batch: found 64 with concurrency": {MaxBatch: 64, Concurrency: 4},
+		"max_wait: found 4 ms without":         {MaxWait: 4},
+		"max_wait: found 10001":                {MaxBatch: 8, MaxWait: 10_001},
+		"on a task of class action":            {MaxBatch: 8, Class: Action},
+	} {
+		if task.Name = "t"; task.Class == "" {
+			task.Class = Inference
+		}
+		err := task.Check("")
+		if want == "" && err != nil || want != "" && (CodeOf(err) != CodeBadRequest || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%+v: %v, want %q", task, err, want)
+		}
+	}
+}

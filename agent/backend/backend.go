@@ -49,6 +49,10 @@ type Request struct {
 	// Progress reports how far a job has come (0 to 1) with a note for people. It is
 	// never nil, costs little, and may be called from any goroutine while Serve runs.
 	Progress func(done float64, note string)
+
+	// Done, in a batch, is closed when nobody waits for this request any more; ctx goes on
+	// for the others. nil elsewhere.
+	Done <-chan struct{}
 }
 
 // Response is the answer. Body may not be modified after it was returned.

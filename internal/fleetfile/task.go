@@ -46,6 +46,8 @@ func (d *decoder) task(n *yaml.Node, path string) (messages.Task, map[string]*ya
 		})},
 		{"handler", d.label(&t.Handler, "handler")},
 		{"concurrency", d.whole(&t.Concurrency, 1, messages.MaxConcurrency)},
+		{"max_batch", d.whole(&t.MaxBatch, 1, messages.MaxConcurrency)},
+		{"max_wait", d.quantity(&t.MaxWait, Duration, float64(messages.MaxBatchWait.Milliseconds()))},
 		{"max_attempts", d.whole(&t.MaxAttempts, 1, 1000)},
 		{"deadline", d.quantity(&t.Deadline, Duration, maxTime)},
 		{"on_link_loss", d.label(&t.OnLinkLoss, "hook")},

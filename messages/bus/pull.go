@@ -50,12 +50,20 @@ func (b *Bus) PullSubject(site string, class messages.Class, task string) string
 // PullRequest asks for up to batch messages at a rank (0 to 9, the lowest is served
 // first). dst is appended to and returned.
 func PullRequest(dst []byte, batch, rank int) []byte {
+	return PullRequestFor(dst, batch, rank, PullExpires)
+}
+
+// PullRequestFor is PullRequest for a pull that the server ends after another time than
+// PullExpires; one that is too short for heartbeats has none.
+func PullRequestFor(dst []byte, batch, rank int, expires time.Duration) []byte {
 	dst = append(dst, `{"expires":`...)
-	dst = strconv.AppendInt(dst, int64(PullExpires), 10)
+	dst = strconv.AppendInt(dst, int64(expires), 10)
 	dst = append(dst, `,"batch":`...)
 	dst = strconv.AppendInt(dst, int64(batch), 10)
-	dst = append(dst, `,"idle_heartbeat":`...)
-	dst = strconv.AppendInt(dst, int64(PullHeartbeat), 10)
+	if expires >= 2*PullHeartbeat {
+		dst = append(dst, `,"idle_heartbeat":`...)
+		dst = strconv.AppendInt(dst, int64(PullHeartbeat), 10)
+	}
 	dst = append(dst, `,"group":"`+Group+`","priority":`...)
 	dst = strconv.AppendInt(dst, int64(rank), 10)
 	return append(dst, '}')

@@ -28,7 +28,7 @@ type child struct {
 	name    string // for errors: the program's base name and process id
 	process *os.Process
 
-	out     chan frame    // to the writer
+	out     chan []frame  // to the writer; what comes together is written together
 	closing chan struct{} // the writer closes standard input
 	end     sync.Once
 	ready   chan struct{} // the ready frame was read
@@ -65,7 +65,7 @@ type answer struct {
 
 // start starts a child and its goroutines.
 func start(o Options, open backend.Open) (*child, error) {
-	c := &child{o: o, out: make(chan frame), canceling: make(chan struct{}, 1), places: make(chan struct{}, open.Task.Slots()), held: make(map[uint64]bool), closing: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}), calls: make(map[uint64]*call)}
+	c := &child{o: o, out: make(chan []frame), canceling: make(chan struct{}, 1), places: make(chan struct{}, open.Task.Slots()), held: make(map[uint64]bool), closing: make(chan struct{}), ready: make(chan struct{}), done: make(chan struct{}), calls: make(map[uint64]*call)}
 	// Pipes of our own: those of package exec are closed by Wait, whatever was read.
 	var ours, theirs [3]*os.File
 	closeAll := func(files [3]*os.File) {
@@ -91,7 +91,7 @@ func start(o Options, open backend.Open) (*child, error) {
 	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = o.Dir, theirs[0], theirs[1], theirs[2]
 	cmd.Env = append(os.Environ(), o.Env...)
 	cmd.Env = append(cmd.Env, "FLEETBUS_REPLICA="+open.Replica, "FLEETBUS_TASK="+open.Task.Name, "FLEETBUS_CLASS="+string(open.Task.Class),
-		"FLEETBUS_AGENT="+open.Environment.ID, "FLEETBUS_SLOTS="+strconv.Itoa(open.Task.Slots()))
+		"FLEETBUS_AGENT="+open.Environment.ID, "FLEETBUS_SLOTS="+strconv.Itoa(open.Task.Slots()), "FLEETBUS_MAX_BATCH="+strconv.Itoa(open.Task.Batch()))
 	isolate(cmd)
 
 	started := make(chan error, 1)
@@ -167,8 +167,7 @@ func (c *child) write(w *os.File) {
 	for {
 		var frames []frame
 		select {
-		case f := <-c.out:
-			frames = []frame{f}
+		case frames = <-c.out:
 		case <-c.canceling:
 			frames = c.canceled()
 		case <-c.closing:

@@ -78,6 +78,29 @@ func beChild(mode string) {
 			continue
 		}
 		answer := frame{header{Type: typeResult, ID: h.ID, ContentType: "text/plain"}, body}
+		if h.Batch > 0 { // read all of it, then answer, the last one first
+			batch := []frame{{h, body}}
+			for len(batch) < h.Batch {
+				next, body, err := readFrame(in, DefaultMaxBody)
+				if err != nil || next.Type != typeRequest || next.Batch != h.Batch {
+					fmt.Fprintln(os.Stderr, "not the rest of a batch:", next, err)
+					os.Exit(8)
+				}
+				batch = append(batch, frame{next, body})
+			}
+			for i := len(batch) - 1; i >= 0; i-- {
+				f := batch[i]
+				switch string(f.body) {
+				case "silence":
+					fmt.Fprintln(os.Stderr, "silent about", f.header.ID)
+				case "fail":
+					send(header{Type: typeError, ID: f.header.ID, Code: "bad_request", Message: "not an image"}, nil)
+				default:
+					send(header{Type: typeResult, ID: f.header.ID}, fmt.Appendf(nil, "%s of %d", f.body, h.Batch))
+				}
+			}
+			continue
+		}
 		switch string(body) {
 		case "fail":
 			answer = frame{header{Type: typeError, ID: h.ID, Code: "bad_request", Message: "not an image"}, nil}

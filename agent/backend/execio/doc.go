@@ -34,13 +34,21 @@
 // and may be tried elsewhere. Answers may come in any order. An answer to a request
 // whose time is over is dropped.
 //
+// # Batches
+//
+// Where the task declares max_batch, requests come together: every request frame of a
+// batch says how many it has ("batch":3), and they follow one another without any other
+// frame in between, cancel frames included. A child reads that many, makes one call of its
+// model, and answers each by its id. FLEETBUS_MAX_BATCH is the most that come together; it
+// is 1, and "batch" absent, where requests come one by one.
+//
 // Up to FLEETBUS_SLOTS requests are under way at once; with one (the default) a child
 // that reads, works and writes in a loop is right.
 //
 // # The child's surroundings
 //
 // It inherits the agent's environment and finds in it FLEETBUS_REPLICA, FLEETBUS_TASK,
-// FLEETBUS_CLASS, FLEETBUS_AGENT and FLEETBUS_SLOTS. What it writes to standard error
+// FLEETBUS_CLASS, FLEETBUS_AGENT, FLEETBUS_SLOTS and FLEETBUS_MAX_BATCH. What it writes to standard error
 // goes to the agent's log, line by line. Nothing but frames may go to standard output:
 // anything else ends the child with an error that says so. In Python, print goes to
 // standard output unless told otherwise.

@@ -86,42 +86,108 @@ func (h *handler) Open(ctx context.Context, open backend.Open) (backend.Server, 
 // end of the child. The body is held until it is written, which a child that does not
 // read can delay beyond the return.
 func (c *child) Serve(ctx context.Context, req *backend.Request) (backend.Response, error) {
-	if len(req.Body) > c.o.MaxBody {
-		return backend.Response{}, messages.Errorf(messages.CodePayloadTooLarge, "the request has %d bytes, %s takes %d; raise MaxBody", len(req.Body), c.name, c.o.MaxBody)
-	}
-	// A place with the child is free again when it has answered, not when its caller has
-	// gone: what is written to a child that is still at work would be begun when its own
-	// time is over, and its caller told otherwise.
-	select {
-	case c.places <- struct{}{}:
-	case <-ctx.Done():
-		return backend.Response{}, ctx.Err()
-	case <-c.done:
-		return backend.Response{}, c.failed()
+	if err := c.enter(ctx, req); err != nil {
+		return backend.Response{}, err
 	}
 	id, answers := c.register(req)
 	defer c.forget(id)
+	if err := c.send(ctx, []frame{requestFrame(ctx, id, req)}); err != nil {
+		c.leave(id)
+		return backend.Response{}, err
+	}
+	return c.await(ctx.Done(), ctx.Err, id, answers)
+}
+
+// ServeBatch sends several requests to the child, one right after the other, and waits
+// for their answers. A request whose own time is over is canceled with the child; the
+// others go on.
+func (c *child) ServeBatch(ctx context.Context, reqs []*backend.Request) []backend.Result {
+	results := make([]backend.Result, len(reqs))
+	var frames []frame
+	var sent []*backend.Request
+	var index []int // of sent, in reqs
+	var answers []<-chan answer
+	for i, req := range reqs {
+		if results[i].Err = c.enter(ctx, req); results[i].Err != nil {
+			continue
+		}
+		id, a := c.register(req)
+		defer c.forget(id)
+		frames, sent, index, answers = append(frames, requestFrame(ctx, id, req)), append(sent, req), append(index, i), append(answers, a)
+	}
+	for i := range frames {
+		frames[i].header.Batch = len(frames)
+	}
+	if len(frames) == 0 {
+		return results
+	}
+	if err := c.send(ctx, frames); err != nil {
+		for k, f := range frames {
+			c.leave(f.header.ID)
+			results[index[k]].Err = err
+		}
+		return results
+	}
+	for k, req := range sent {
+		// One after the other: the last one's answer ends the call, whatever the order.
+		done, why := req.Done, func() error { return context.Canceled }
+		if done == nil {
+			done, why = ctx.Done(), ctx.Err
+		}
+		results[index[k]].Response, results[index[k]].Err = c.await(done, why, frames[k].header.ID, answers[k])
+	}
+	return results
+}
+
+// enter takes a place with the child. It is free again when the child has answered, not
+// when the caller has gone: what is written to a child that is still at work would be
+// begun when its own time is over, and its caller told otherwise.
+func (c *child) enter(ctx context.Context, req *backend.Request) error {
+	if len(req.Body) > c.o.MaxBody {
+		return messages.Errorf(messages.CodePayloadTooLarge, "the request has %d bytes, %s takes %d; raise MaxBody", len(req.Body), c.name, c.o.MaxBody)
+	}
+	select {
+	case c.places <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-c.done:
+		return c.failed()
+	}
+}
+
+func requestFrame(ctx context.Context, id uint64, req *backend.Request) frame {
 	h := header{Type: typeRequest, ID: id, Task: req.Task, Class: string(req.Class), ContentType: req.ContentType,
 		Request: req.ID, Attempt: req.Attempt, Origin: req.Origin, Key: req.Key, Seq: req.Seq, Episode: req.Episode}
 	if d, ok := ctx.Deadline(); ok {
 		left := max(0, time.Until(d).Milliseconds())
 		h.DeadlineMS = &left
 	}
+	return frame{h, req.Body}
+}
+
+// send hands frames to the writer.
+func (c *child) send(ctx context.Context, frames []frame) error {
 	select {
-	case c.out <- frame{h, req.Body}:
+	case c.out <- frames:
+		return nil
 	case <-ctx.Done():
-		c.leave(id)
-		return backend.Response{}, ctx.Err()
+		return ctx.Err()
 	case <-c.done:
-		return backend.Response{}, c.failed()
+		return c.failed()
 	}
+}
+
+// await waits for the answer to a request, or until nobody waits for it any more (done,
+// and why).
+func (c *child) await(done <-chan struct{}, why func() error, id uint64, answers <-chan answer) (backend.Response, error) {
 	select {
 	case a := <-answers:
 		return a.response, a.err
-	case <-ctx.Done():
+	case <-done:
 		c.cancel(id)
 		c.expect(id)
-		return backend.Response{}, ctx.Err()
+		return backend.Response{}, why()
 	case <-c.done:
 		// The answer may have been the child's last word.
 		select {

@@ -43,6 +43,7 @@ type header struct {
 	Key         string  `json:"key,omitempty"`
 	Seq         uint64  `json:"seq,omitempty"`
 	Episode     string  `json:"episode,omitempty"`
+	Batch       int     `json:"batch,omitempty"`
 	Code        string  `json:"code,omitempty"`
 	Message     string  `json:"message,omitempty"`
 	Done        float64 `json:"done,omitempty"`

@@ -114,6 +114,16 @@ func (s server) Serve(ctx context.Context, req *backend.Request) (backend.Respon
 	return backend.Response{Body: s.o.Reply, ContentType: "text/plain"}, nil
 }
 
+// ServeBatch takes as long as one request after the other: the model knows no gain from
+// batches.
+func (s server) ServeBatch(ctx context.Context, reqs []*backend.Request) []backend.Result {
+	results := make([]backend.Result, len(reqs))
+	for i, req := range reqs {
+		results[i].Response, results[i].Err = s.Serve(ctx, req)
+	}
+	return results
+}
+
 func (s server) Close() error { return nil }
 
 // wait waits for d or the end of ctx.
