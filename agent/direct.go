@@ -227,7 +227,7 @@ func (e *execution) runDirect() {
 		r.a.journal(e, state, fault, took)
 	}
 	r.release(took)
-	r.a.answer(e.req, resp, fault, took, deadlineOf(e))
+	r.a.answer(e.req, resp, fault, took, deadlineOf(e), e.parts.end())
 	r.a.flight.remove(e)
 }
 

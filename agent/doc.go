@@ -21,6 +21,9 @@
 // what came within max_wait, up to max_batch requests. While it is called, nothing more is
 // taken.
 //
+// While it runs, a handler may send parts of its answer and report how far it is
+// (Request.Partial, Request.Progress); they reach the callers who ask for them.
+//
 // What is promised, by class:
 //
 //   - Inference runs at least once if it is answered: where an agent or a connection

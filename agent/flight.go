@@ -9,10 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/fleetbus/fleetbus/agent/backend"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
-	"github.com/nats-io/nats.go"
 )
 
 // execution is one request that an agent has begun.
@@ -28,6 +26,7 @@ type execution struct {
 	returned atomic.Bool            // the handler has
 	renewed  time.Time              // when the server last heard that a job still runs; the keeper's
 	progress atomic.Pointer[messages.Progress]
+	parts    parts
 }
 
 // begin makes the execution of a request whose time left is left.
@@ -39,23 +38,6 @@ func (r *replica) begin(req messages.Request, body []byte, ack string, left time
 		e.ctx, e.cancel = context.WithTimeout(r.a.work, left)
 	}
 	return e
-}
-
-// request is what the handler is given.
-func (e *execution) request() *backend.Request {
-	return &backend.Request{Request: e.req, Body: e.body, Progress: e.report}
-}
-
-// report keeps the newest progress of a job for the keeper to send. It is what a
-// handler calls, so it must cost little.
-func (e *execution) report(done float64, note string) {
-	if e.req.Class != messages.Training {
-		return
-	}
-	if !(done >= 0) { // also what is not a number
-		done = 0
-	}
-	e.progress.Store(&messages.Progress{Job: e.req.ID, Agent: e.replica.a.id, Attempt: e.req.Attempt, Done: min(done, 1), Note: note})
 }
 
 // flight is the table of what runs now, by request id. The zero value is ready to use;
@@ -163,7 +145,7 @@ func (f *flight) names() (names []string, handlers bool) {
 }
 
 // keep tells the server that what was pulled still runs, in a third of the time after
-// which it would give it to somebody else, and sends the newest progress of jobs. One
+// which it would give it to somebody else, and sends the newest progress. One
 // goroutine does so for all: a timer per request would cost every short one too.
 func (a *Agent) keep(ctx context.Context) {
 	tick := time.NewTicker(bus.InferenceProgress)
@@ -184,22 +166,5 @@ func (a *Agent) keep(ctx context.Context) {
 			}
 			clear(list) // executions hold bodies
 		}
-	}
-}
-
-// sendProgress sends the newest progress of a job, once.
-func (a *Agent) sendProgress(e *execution) {
-	p := e.progress.Swap(nil)
-	if p == nil {
-		return
-	}
-	s := a.subject(messages.KindProgress)
-	s.ID = p.Job
-	data, err := messages.Encode(p)
-	if err == nil {
-		err = a.nc.PublishMsg(&nats.Msg{Subject: s.String(), Data: data})
-	}
-	if err != nil {
-		a.cfg.Logger.Debug("progress not sent", "job", p.Job, "error", err)
 	}
 }

@@ -54,7 +54,7 @@ func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
 	}
 	if fault != nil {
 		s.free(0)
-		r.a.answer(req, backend.Response{}, fault, 0, now)
+		r.a.answer(req, backend.Response{}, fault, 0, now, 0)
 		return bus.Ack
 	}
 	e := r.begin(req, m.Data, m.Reply, left)
@@ -66,7 +66,7 @@ func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
 	r.a.sendReply(req, messages.ReplyAccepted)
 	resp, fault, took := r.execute(e)
 	s.free(took)
-	if !r.a.answer(req, resp, fault, took, deadlineOf(e)) {
+	if !r.a.answer(req, resp, fault, took, deadlineOf(e), e.parts.end()) {
 		return nil
 	}
 	// The result was handed over before this acknowledgement, in the same connection:
@@ -218,14 +218,14 @@ func (a *Agent) sendReply(req messages.Request, kind messages.ReplyKind) {
 }
 
 // answer hands the result of a request, or its error, over to the connection and
-// reports whether that was possible. Where the connection is down it waits for it until
+// reports whether that was possible; parts is how many partial results came before it. Where the connection is down it waits for it until
 // the caller has given up, at most resultWait.
-func (a *Agent) answer(req messages.Request, resp backend.Response, fault *messages.Error, took time.Duration, until time.Time) bool {
+func (a *Agent) answer(req messages.Request, resp backend.Response, fault *messages.Error, took time.Duration, until time.Time, parts int) bool {
 	if req.Inbox == "" {
 		return true
 	}
 	reply := a.reply(req, messages.ReplyResult)
-	reply.Service, reply.Err, reply.ContentType = took, fault, resp.ContentType
+	reply.Service, reply.Err, reply.ContentType, reply.Part = took, fault, resp.ContentType, parts
 	if reply.ContentType == "" || len(reply.ContentType) > maxContentType {
 		reply.ContentType = req.ContentType
 	}

@@ -14,7 +14,7 @@ type ReplyKind string
 // come before it.
 const (
 	ReplyAccepted ReplyKind = "accepted" // an executor has it, and its time is not over
-	ReplyProgress ReplyKind = "progress" // a partial result, or a report
+	ReplyProgress ReplyKind = "progress" // a partial result (Part is not 0), or a report of progress; only to those who ask for them
 	ReplyResult   ReplyKind = "result"   // the answer or the error; nothing comes after it
 )
 
@@ -30,7 +30,13 @@ type Reply struct {
 	Err         *Error        // nil: it went well
 	ContentType string
 	Job         string // training: the job's id
+	Part        int    // of a partial result its number, from 1; of a result how many came before it
+	Done        int    // of progress: thousandths
+	Note        string // of progress: for people
 }
+
+// MaxPart bounds how many partial results one attempt may send.
+const MaxPart = 1_000_000_000
 
 // Header returns the reply as NATS headers.
 func (r Reply) Header() Header {
@@ -54,6 +60,15 @@ func (r Reply) Header() Header {
 	}
 	set(HeaderType, oneLine(r.ContentType)) // a handler may say anything
 	set(HeaderJob, r.Job)
+	for _, n := range []struct {
+		key   string
+		value int
+	}{{HeaderPart, r.Part}, {HeaderDone, r.Done}} {
+		if n.value > 0 {
+			set(n.key, strconv.Itoa(n.value))
+		}
+	}
+	set(HeaderNote, oneLine(r.Note))
 	if r.Err != nil {
 		set(HeaderError, string(r.Err.Code))
 		set(HeaderErrorText, oneLine(r.Err.Message))
@@ -70,6 +85,7 @@ func ParseReply(h Header) (Reply, error) {
 	r := Reply{
 		Kind: ReplyKind(g.text(HeaderKind)), ID: g.text(HeaderID), Attempt: int(g.number(HeaderAttempt, 0, maxAttempt)),
 		Agent: g.text(HeaderAgent), ContentType: g.text(HeaderType), Job: g.text(HeaderJob),
+		Part: int(g.number(HeaderPart, 0, MaxPart)), Done: int(g.number(HeaderDone, 0, 1000)), Note: g.text(HeaderNote),
 		Service: time.Duration(g.number(HeaderService, 0, math.MaxInt64/1000)) * time.Microsecond,
 	}
 	if s := g.text(HeaderIncarnation); s != "" {

@@ -24,11 +24,15 @@ const (
 	HeaderSeq         = "Fb-Seq"           // action: position in its episode; inference: position within its key
 	HeaderEpisode     = "Fb-Episode"       // action: the run of commands that Fb-Seq counts in
 	HeaderIncarnation = "Fb-Incarnation"   // action: the life of the robot's agent that it is meant for
+	HeaderStream      = "Fb-Stream"        // 1: partial results and progress are wanted on the reply subject
 	HeaderType        = "Content-Type"     // passed through
 	HeaderTrace       = "traceparent"      // W3C trace context, passed through; lower case on purpose
 	HeaderKind        = "Fb-Kind"          // reply: accepted, progress, result
 	HeaderAgent       = "Fb-Agent"         // reply: who answers
 	HeaderService     = "Fb-Service-Us"    // reply: µs that the handler took
+	HeaderPart        = "Fb-Part"          // reply: number of a partial result, from 1; of a result, how many came before it
+	HeaderDone        = "Fb-Done"          // reply: progress, in thousandths
+	HeaderNote        = "Fb-Note"          // reply: progress, for people
 	HeaderError       = "Fb-Error"         // reply: a Code
 	HeaderErrorText   = "Fb-Error-Message" // reply: one line for people
 	HeaderRetryAfter  = "Fb-Retry-After-Ms"
@@ -59,6 +63,7 @@ type Request struct {
 	Seq         uint64      // 0 where there is none
 	Episode     string      // "" where there is none
 	Inc         Incarnation // zero: whoever holds the task
+	Stream      bool        // whoever asks takes partial results and progress
 	ContentType string
 	Traceparent string
 }
@@ -88,6 +93,9 @@ func (r Request) Header() Header {
 	set(HeaderEpisode, r.Episode)
 	if !r.Inc.IsZero() {
 		set(HeaderIncarnation, r.Inc.String())
+	}
+	if r.Stream {
+		set(HeaderStream, yes)
 	}
 	set(HeaderType, r.ContentType)
 	set(HeaderTrace, r.Traceparent)
@@ -148,6 +156,7 @@ func ParseRequest(h Header) (Request, error) {
 		}
 		r.Inc = inc
 	}
+	r.Stream = g.flag(HeaderStream)
 	if g.err != nil {
 		return Request{}, g.err
 	}
@@ -176,6 +185,17 @@ func (g *headerReader) text(key string) string {
 		return ""
 	}
 	return v[0]
+}
+
+// yes is the value of a header that only says yes; where it does not, it is left out.
+const yes = "1"
+
+func (g *headerReader) flag(key string) bool {
+	s := g.text(key)
+	if s != "" && s != yes {
+		g.fail(key, s, yes+", or no such header")
+	}
+	return s == yes
 }
 
 // number reads a decimal number; an absent header is def.

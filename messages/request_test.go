@@ -11,7 +11,7 @@ import (
 func fullRequest() Request {
 	return Request{
 		ID: "a1", Class: Action, Task: "hold", Origin: "lab", Inbox: "x1", Attempt: 2, Left: 1500 * time.Millisecond, Key: "cam-1",
-		Seq: 12, Episode: "ep-7", Inc: aFence, ContentType: "application/json", Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+		Seq: 12, Episode: "ep-7", Inc: aFence, Stream: true, ContentType: "application/json", Traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 	}
 }
 
@@ -19,7 +19,7 @@ func TestRequestHeaders(t *testing.T) {
 	want := Header{
 		"Fb-Id": {"a1"}, "Fb-Class": {"action"}, "Fb-Task": {"hold"}, "Fb-Origin": {"lab"}, "Fb-Inbox": {"x1"}, "Fb-Attempt": {"2"},
 		"Fb-Left-Ms": {"1500"}, "Fb-Key": {"cam-1"}, "Fb-Seq": {"12"}, "Fb-Episode": {"ep-7"}, "Fb-Incarnation": {"1795000000123456789-42"},
-		"Content-Type": {"application/json"}, "traceparent": {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
+		"Fb-Stream": {"1"}, "Content-Type": {"application/json"}, "traceparent": {"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
 	}
 	r := fullRequest()
 	if got := r.Header(); !reflect.DeepEqual(got, want) {
@@ -75,6 +75,7 @@ func TestParseRequestRefuses(t *testing.T) {
 		{HeaderSeq, "18446744073709551616", "Fb-Seq: found"},
 		{HeaderSeq, "0", "an episode and a sequence from 1"},
 		{HeaderEpisode, "", "an episode and a sequence from 1"},
+		{HeaderStream, "true", `found "true", expected 1`},
 		{HeaderIncarnation, "7", "expected <epoch>-<revision>"},
 		{HeaderType, strings.Repeat("x", maxHeaderText+1), "one value of at most 1024 bytes"},
 		{HeaderTrace, strings.Repeat("x", 1<<20), "one value of at most 1024 bytes"},

@@ -5,6 +5,9 @@
 //   - [Service] for every other NATS client: a NATS micro service that answers plain
 //     requests. docs/protocol.md describes it.
 //
+// Both pass on partial results and progress, before the answer, to callers who ask for
+// them (Inference.OnPartial, header Fb-Stream).
+//
 // Neither needs a coordinator while it works: both follow the plan that the last one
 // wrote.
 //

@@ -29,13 +29,14 @@ func (s *Service) handle(ctx context.Context, r micro.Request) {
 	}
 	go func() {
 		defer s.leave()
-		out, data := s.serve(ctx, subject, header, body)
+		out, data := s.serve(ctx, subject, header, body, reply)
 		s.answer(reply, out, data)
 	}()
 }
 
-// serve runs one request to its end.
-func (s *Service) serve(ctx context.Context, subject string, header messages.Header, body []byte) (messages.Reply, []byte) {
+// serve runs one request to its end. Partial results go to reply, where they are asked
+// for.
+func (s *Service) serve(ctx context.Context, subject string, header messages.Header, body []byte, reply string) (messages.Reply, []byte) {
 	out := messages.Reply{Kind: messages.ReplyResult}
 	at, err := messages.ParseSubject(subject)
 	var h doorHeader
@@ -53,16 +54,22 @@ func (s *Service) serve(ctx context.Context, subject string, header messages.Hea
 	if out.ID = h.id; out.ID == "" {
 		out.ID = nuid.Next()
 	}
+	var onPartial func(Partial)
+	if h.stream {
+		onPartial = func(p Partial) { s.part(reply, out.ID, p) }
+	}
 	var ans *Answer
 	switch {
 	case at.Kind == messages.KindAct:
 		ans, err = s.client.act(ctx, at.Origin, Action{
 			Robot: at.Agent, Task: at.Task, Episode: h.episode, Seq: h.seq, Body: body,
 			Deadline: h.left, ContentType: h.contentType, Traceparent: h.trace, ID: out.ID,
+			OnPartial: onPartial,
 		})
 	case at.Class == messages.Inference:
 		ans, err = s.client.infer(ctx, at.Origin, Inference{
 			Task: at.Task, Key: h.key, Body: body, ContentType: h.contentType, Deadline: h.left, Traceparent: h.trace, ID: out.ID,
+			OnPartial: onPartial,
 		}, h.seq)
 	default:
 		key := h.key
@@ -81,7 +88,18 @@ func (s *Service) serve(ctx context.Context, subject string, header messages.Hea
 		return out, nil
 	}
 	out.Agent, out.Attempt, out.Service, out.ContentType = ans.Agent, ans.Attempt, ans.Service, ans.ContentType
+	out.Part = ans.Parts
 	return out, ans.Body
+}
+
+// part passes a partial result or a report of progress on, on the subject on which the
+// answer will come, and so before it.
+func (s *Service) part(to, id string, p Partial) {
+	out := messages.Reply{Kind: messages.ReplyProgress, ID: id, Attempt: p.Attempt, Agent: p.Agent, ContentType: p.ContentType,
+		Part: p.Number, Done: int(math.Round(1000 * p.Done)), Note: p.Note}
+	if err := s.nc.PublishMsg(&nats.Msg{Subject: to, Header: nats.Header(out.Header()), Data: p.Body}); err != nil {
+		s.cfg.Logger.Debug("a partial result could not be sent", "request", id, "error", err) // its number is missing
+	}
 }
 
 // answer publishes what the caller waits for: the model's bytes, or an empty body with
@@ -135,8 +153,9 @@ func status(c messages.Code) int {
 type doorHeader struct {
 	id, key, episode, contentType, trace string
 
-	left time.Duration // 0: the task's own
-	seq  uint64
+	left   time.Duration // 0: the task's own
+	seq    uint64
+	stream bool
 }
 
 // maxDoorText bounds a header of a caller, bytes.
@@ -174,7 +193,11 @@ func parseDoor(h messages.Header) (doorHeader, error) {
 		return d, messages.Errorf(messages.CodeExpired, "header %s: no time is left; leave it out for the task's own deadline", messages.HeaderLeft)
 	}
 	d.left = time.Duration(left) * time.Millisecond
-	d.seq, err = number(h, messages.HeaderSeq, math.MaxUint64)
+	if d.seq, err = number(h, messages.HeaderSeq, math.MaxUint64); err != nil {
+		return d, err
+	}
+	stream, err := number(h, messages.HeaderStream, 1)
+	d.stream = stream == 1
 	return d, err
 }
 

@@ -20,6 +20,7 @@ type Answer struct {
 	Attempt     int           // which attempt that was, from 1
 	Service     time.Duration // that the handler took
 	Total       time.Duration // from the call to the answer
+	Parts       int           // partial results that this attempt sent before it
 }
 
 // stepper is the machine of an inference or an action.
@@ -44,6 +45,10 @@ type flight struct {
 	watched []string // agents that are probed for it
 	answer  *Answer
 	err     *messages.Error
+
+	onPartial func(Partial) // nil: nobody wants them
+	voice     int           // the attempt whose parts are passed on
+	speaker   string        // whose that is
 
 	wake chan struct{}
 	mu   sync.Mutex
@@ -177,6 +182,10 @@ func (f *flight) step(now time.Time, a arrival) {
 	if f.machine.Done() {
 		return
 	}
+	if a.isPart() {
+		f.passOn(a)
+		return
+	}
 	switch a.ev.Kind {
 	case route.Accepted:
 		f.trace(TraceAccepted, a.ev.Agent, a.ev.Attempt, "")
@@ -211,7 +220,7 @@ func (f *flight) step(now time.Time, a arrival) {
 			if f.err = e.Err; e.Err == nil {
 				f.answer = &Answer{
 					Body: a.msg.Data, ContentType: a.reply.ContentType, Agent: e.Agent, Attempt: e.Attempt,
-					Service: a.reply.Service, Total: now.Sub(f.start),
+					Service: a.reply.Service, Total: now.Sub(f.start), Parts: a.reply.Part,
 				}
 			}
 		}

@@ -18,6 +18,12 @@ type Inference struct {
 	Deadline    time.Duration // from now; 0: messages.Task.CallerDeadline
 	Traceparent string        // W3C trace context, passed on
 	ID          string        // a name, unique among all requests ever; "": one is made
+
+	// OnPartial, where it is not nil, is called with every partial result and report of
+	// progress, in order, by the goroutine that called Infer; it must return quickly. Parts of
+	// an attempt that failed are not taken back: the next one begins with its first, and
+	// Answer.Attempt says whose parts belong to the answer.
+	OnPartial func(Partial)
 }
 
 // Infer asks a model and returns its answer, or an [*messages.Error]:
@@ -46,7 +52,7 @@ func (c *Client) infer(ctx context.Context, origin string, in Inference, seq uin
 		ID: in.ID, Class: messages.Inference, Task: in.Task, Origin: origin, Inbox: c.inbox, Attempt: 1,
 		Key: in.Key, Seq: seq, ContentType: in.ContentType, Traceparent: in.Traceparent,
 	}
-	ans, err := c.ask(ctx, req, in.Body, start, in.Deadline)
+	ans, err := c.ask(ctx, req, in, start)
 	return c.end(req, ans, err)
 }
 
@@ -63,16 +69,18 @@ func (c *Client) end(req messages.Request, ans *Answer, err *messages.Error) (*A
 	return ans, nil
 }
 
-func (c *Client) ask(ctx context.Context, req messages.Request, body []byte, start time.Time, deadline time.Duration) (*Answer, *messages.Error) {
+func (c *Client) ask(ctx context.Context, req messages.Request, in Inference, start time.Time) (*Answer, *messages.Error) {
 	r, bad := c.find(req.Task, messages.Inference)
 	if bad != nil {
 		return nil, bad
 	}
-	until, bad := limit(ctx, r.Task, start, deadline)
+	until, bad := limit(ctx, r.Task, start, in.Deadline)
 	if bad != nil {
 		return nil, bad
 	}
-	f := c.newFlight(req, body, start, until)
+	req.Stream = in.OnPartial != nil
+	f := c.newFlight(req, in.Body, start, until)
+	f.onPartial = in.OnPartial
 	if bad := f.check(); bad != nil {
 		return nil, bad
 	}
@@ -114,6 +122,8 @@ type Action struct {
 	ContentType string
 	Traceparent string
 	ID          string // a name, unique among all requests ever; "": one is made
+
+	OnPartial func(Partial) // as with Inference
 }
 
 // Act commands a robot, at most once, and returns the outcome, or an [*messages.Error]:
@@ -138,13 +148,14 @@ func (c *Client) act(ctx context.Context, origin string, act Action) (*Answer, e
 	}
 	req := messages.Request{
 		ID: act.ID, Class: messages.Action, Task: act.Task, Origin: origin, Inbox: c.inbox, Attempt: 1,
-		Seq: act.Seq, Episode: act.Episode, ContentType: act.ContentType, Traceparent: act.Traceparent,
+		Seq: act.Seq, Episode: act.Episode, Stream: act.OnPartial != nil, ContentType: act.ContentType, Traceparent: act.Traceparent,
 	}
-	ans, err := c.command(ctx, req, act.Robot, act.Body, start, act.Deadline)
+	ans, err := c.command(ctx, req, act, start)
 	return c.end(req, ans, err)
 }
 
-func (c *Client) command(ctx context.Context, req messages.Request, robot string, body []byte, start time.Time, deadline time.Duration) (*Answer, *messages.Error) {
+func (c *Client) command(ctx context.Context, req messages.Request, act Action, start time.Time) (*Answer, *messages.Error) {
+	robot := act.Robot
 	if err := messages.CheckName("robot", robot); err != nil {
 		return nil, messages.AsError(err, messages.CodeBadRequest)
 	}
@@ -152,7 +163,7 @@ func (c *Client) command(ctx context.Context, req messages.Request, robot string
 	if bad != nil {
 		return nil, bad
 	}
-	until, bad := limit(ctx, r.Task, start, deadline)
+	until, bad := limit(ctx, r.Task, start, act.Deadline)
 	if bad != nil {
 		return nil, bad
 	}
@@ -161,8 +172,8 @@ func (c *Client) command(ctx context.Context, req messages.Request, robot string
 		return nil, bad
 	}
 	req.Inc = to.Inc
-	f := c.newFlight(req, body, start, until)
-	f.site, f.agent = to.Site, robot
+	f := c.newFlight(req, act.Body, start, until)
+	f.site, f.agent, f.onPartial = to.Site, robot, act.OnPartial
 	if bad := f.check(); bad != nil {
 		return nil, bad
 	}

@@ -162,7 +162,8 @@ func (f *flight) heard(agent string, r messages.Reply, m *nats.Msg) {
 	case messages.ReplyResult:
 		ev.Kind, ev.Err = route.Result, r.Err
 	default:
-		return // a partial result, which nobody asked for
+		f.part(agent, arrival{msg: m, reply: r})
+		return
 	}
 	f.post(arrival{ev: ev, msg: m, reply: r})
 }

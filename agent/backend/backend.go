@@ -46,9 +46,20 @@ type Request struct {
 	messages.Request
 	Body []byte
 
-	// Progress reports how far a job has come (0 to 1) with a note for people. It is
-	// never nil, costs little, and may be called from any goroutine while Serve runs.
+	// Progress reports how far the request has come (0 to 1) with a note for people. It is
+	// never nil, costs little, and may be called from any goroutine while Serve runs. The
+	// newest report is sent ten times a second: of a job to whoever watches it, of other
+	// requests only to a caller who asked for it (Stream).
 	Progress func(done float64, note string)
+
+	// Partial sends a partial result, with its content type ("": the request's), to a
+	// caller who asked for them (Stream); with any other it does nothing, so that a handler
+	// may call it always. It is never nil and may be called from any goroutine while Serve
+	// runs; parts arrive in the order of the calls, each once or, where a connection is lost,
+	// not at all, which the caller sees by their numbers. The result is sent all the same
+	// and should be whole in itself. An error is for the handler's information:
+	// payload_too_large, unavailable, or conflict after the end. The body is not kept.
+	Partial func(body []byte, contentType string) error
 
 	// Done, in a batch, is closed when nobody waits for this request any more; ctx goes on
 	// for the others. nil elsewhere.

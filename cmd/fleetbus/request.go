@@ -17,6 +17,7 @@ type requestFlags struct {
 	bodyFlags
 	origin, contentType string
 	deadline, waitReady time.Duration
+	stream              bool
 }
 
 // waitReadyDefault is how long a request waits for its task to be placed. Starting
@@ -63,6 +64,34 @@ func (r *requestFlags) check() error {
 	return optionalName("--origin", r.origin)
 }
 
+// defineStream adds --stream, for classes whose requests answer.
+func (r *requestFlags) defineStream(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&r.stream, "stream", false, "print partial results as they come, before the answer, and progress on standard error")
+}
+
+// onPartial prints partial results; nil without --stream.
+func (a *app) onPartial(cmd *cobra.Command, r requestFlags, id string) func(router.Partial) {
+	if !r.stream {
+		return nil
+	}
+	return func(p router.Partial) {
+		switch {
+		case a.json:
+			out := map[string]any{"id": id, "agent": p.Agent, "attempt": p.Attempt}
+			if p.Number > 0 {
+				out["part"], out["content_type"], out["body_base64"] = p.Number, p.ContentType, p.Body
+			} else {
+				out["done"], out["note"] = p.Done, p.Note
+			}
+			_ = a.printJSON(cmd, out) // a closed output is reported with the answer
+		case p.Number > 0:
+			_, _ = cmd.OutOrStdout().Write(p.Body) // likewise
+		default:
+			notef(cmd, "%.0f %% %s\n", 100*p.Done, p.Note)
+		}
+	}
+}
+
 // optionalName checks the name that a flag gives, where it gives one.
 func optionalName(flag, name string) error {
 	if name == "" {
@@ -91,11 +120,12 @@ func inferenceCmd(a *app) *cobra.Command {
 			}
 			id := nuid.Next()
 			return a.ask(cmd, r, id, func(ctx context.Context, c *router.Client) (*router.Answer, error) {
-				return c.Infer(ctx, router.Inference{ID: id, Task: args[0], Key: key, Body: body, ContentType: r.contentType, Deadline: r.deadline})
+				return c.Infer(ctx, router.Inference{ID: id, Task: args[0], Key: key, Body: body, ContentType: r.contentType, Deadline: r.deadline, OnPartial: a.onPartial(cmd, r, id)})
 			})
 		},
 	}
 	r.define(cmd)
+	r.defineStream(cmd)
 	cmd.Flags().StringVar(&key, "key", "", "of the observations of one `KEY` and origin only the newest counts")
 	return cmd
 }
@@ -124,11 +154,12 @@ func actionCmd(a *app) *cobra.Command {
 			}
 			id := nuid.Next()
 			return a.ask(cmd, r, id, func(ctx context.Context, c *router.Client) (*router.Answer, error) {
-				return c.Act(ctx, router.Action{ID: id, Robot: args[0], Task: args[1], Episode: episode, Seq: seq, Body: body, ContentType: r.contentType, Deadline: r.deadline})
+				return c.Act(ctx, router.Action{ID: id, Robot: args[0], Task: args[1], Episode: episode, Seq: seq, Body: body, ContentType: r.contentType, Deadline: r.deadline, OnPartial: a.onPartial(cmd, r, id)})
 			})
 		},
 	}
 	r.define(cmd)
+	r.defineStream(cmd)
 	cmd.Flags().StringVar(&episode, "episode", "", "`NAME` of the run of commands that --seq counts in (default a fresh one)")
 	cmd.Flags().Uint64Var(&seq, "seq", 1, "position in the episode; the robot refuses what is not newer")
 	return cmd

@@ -1,5 +1,5 @@
 // A client of fleetbus in Node, written from docs/protocol.md alone: one inference, one
-// action, one training job, and the errors of requests that cannot succeed. It prints
+// action, one training job, partial results, and the errors of requests that cannot succeed. It prints
 // what came back as one line of JSON; node_test.go compares it.
 //
 //	node client.mjs SERVER-URL FLEET
@@ -45,6 +45,22 @@ const out = {
   failed: await ask(`inference.${origin}.broken`, body, { "Fb-Left-Ms": 5000 }),
   malformed: await ask(`inference.${origin}.detect`, body, { "Fb-Left-Ms": "soon" }),
 };
+
+// streamed asks for partial results and collects all that comes, up to the answer.
+async function streamed(what, body, fields = {}) {
+  const h = headers();
+  for (const [name, value] of Object.entries({ ...fields, "Fb-Stream": 1 })) h.set(name, String(value));
+  const all = [];
+  for await (const m of await nc.requestMany(`fb.${fleet}.main.req.${what}`, body, { headers: h, maxWait: 10_000 })) {
+    const of = (name) => (m.headers?.has(name) ? m.headers.get(name) : undefined);
+    all.push({ kind: of("Fb-Kind"), part: of("Fb-Part"), done: of("Fb-Done"), note: of("Fb-Note"), error: of("Fb-Error"), body: Buffer.from(m.data).toString("base64") });
+    if (of("Fb-Kind") !== "progress") break;
+  }
+  return all;
+}
+out.streamed = await streamed(`inference.${origin}.describe`, body, { "Fb-Left-Ms": 5000 });
+out.streamedAction = await streamed(`action.${origin}.robot-1.move`, body, { ...action, "Fb-Seq": 3 });
+out.streamedError = await streamed(`inference.${origin}.nothing`, body, { "Fb-Left-Ms": 5000 });
 
 // Nobody answers for a fleet that does not exist, and NATS says so at once.
 try {

@@ -40,6 +40,7 @@ func wanted() []messages.Task {
 	return []messages.Task{
 		{Name: "learn", Class: messages.Training, Demand: messages.Resources{Compute: 500}, Tiers: []messages.Tier{messages.Cloud}},
 		{Name: "detect", Class: messages.Inference, Demand: messages.Resources{Compute: 10}, Tiers: []messages.Tier{messages.Edge}},
+		{Name: "describe", Class: messages.Inference, Demand: messages.Resources{Compute: 10}, Tiers: []messages.Tier{messages.Edge}},
 		{Name: "broken", Class: messages.Inference, Demand: messages.Resources{Compute: 10}, Tiers: []messages.Tier{messages.Edge}, MaxAttempts: 1},
 		{Name: "move", Class: messages.Action, Demand: messages.Resources{Compute: 1}, Per: messages.PerRobot},
 	}
@@ -65,6 +66,7 @@ func startFleet(t *testing.T, s *natstest.Server) {
 	for _, env := range machines() {
 		begin(t, env.ID, agent.New(s.Connect(t), agent.Config{Fleet: fleet, Environment: env, HandoverWait: -1, Logger: silent},
 			agent.Func("learn", reversed), agent.Func("detect", reversed), agent.Func("move", reversed),
+			agent.Func("describe", described),
 			agent.Func("broken", func(context.Context, *agent.Request) ([]byte, error) { return nil, errors.New("the lens is dirty") }),
 		).Run)
 	}
@@ -78,6 +80,22 @@ func startFleet(t *testing.T, s *natstest.Server) {
 		}
 		return true
 	})
+}
+
+// described answers in two parts and a whole.
+func described(_ context.Context, r *agent.Request) ([]byte, error) {
+	for _, part := range []string{"a wrench", " on a table"} {
+		if err := r.Partial([]byte(part), "text/plain"); err != nil {
+			return nil, err
+		}
+	}
+	return []byte("a wrench on a table"), nil
+}
+
+// message is one of those that come back to a streamed request.
+type message struct {
+	Kind, Part, Done, Note, Error string
+	Body                          []byte
 }
 
 func TestNodeClient(t *testing.T) {
@@ -138,6 +156,23 @@ func TestNodeClient(t *testing.T) {
 		a := one(name)
 		if a.Error != string(code) || a.Message == "" || a.Bytes != 0 {
 			t.Errorf("%s: %+v, want an error with code %s and an empty body", name, a, code)
+		}
+	}
+	for name, want := range map[string][]string{
+		"streamed":       {"progress 1 a wrench", "progress 2  on a table", "result 2 a wrench on a table"},
+		"streamedAction": {"result  " + string(body)},
+		"streamedError":  {"result  not_found"},
+	} {
+		var all []message
+		if err := json.Unmarshal(got[name], &all); err != nil {
+			t.Fatalf("%s: %v in %s", name, err, got[name])
+		}
+		var heard []string
+		for _, m := range all {
+			heard = append(heard, m.Kind+" "+m.Part+" "+string(m.Body)+m.Error)
+		}
+		if !slices.Equal(heard, want) {
+			t.Errorf("%s: %q, want %q", name, heard, want)
 		}
 	}
 	if string(got["nobody"]) != `"no responders"` {

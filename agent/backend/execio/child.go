@@ -229,9 +229,9 @@ func (c *child) handle(h header, body []byte) error {
 		return fmt.Errorf("its first frame is %s, expected ready", quote([]byte(h.Type)))
 	}
 	switch h.Type {
-	case typeResult, typeError, typeProgress:
+	case typeResult, typeError, typeProgress, typePartial:
 	default:
-		return fmt.Errorf("frame type %s is not one we know; allowed are ready, result, error, progress", quote([]byte(h.Type)))
+		return fmt.Errorf("frame type %s is not one we know; allowed are ready, result, error, progress, partial", quote([]byte(h.Type)))
 	}
 	c.mu.Lock()
 	call, known := c.calls[h.ID], h.ID > 0 && h.ID <= c.last
@@ -239,7 +239,7 @@ func (c *child) handle(h header, body []byte) error {
 	if !known {
 		return fmt.Errorf("a %s frame is for request %d, which was never sent", h.Type, h.ID)
 	}
-	if h.Type != typeProgress {
+	if h.Type == typeResult || h.Type == typeError {
 		c.leave(h.ID)
 	}
 	if call == nil {
@@ -250,6 +250,13 @@ func (c *child) handle(h header, body []byte) error {
 	case typeProgress:
 		if call.req.Progress != nil {
 			call.req.Progress(h.Done, h.Note)
+		}
+		return nil
+	case typePartial:
+		if call.req.Partial != nil {
+			if err := call.req.Partial(body, h.ContentType); err != nil {
+				c.o.Logger.Warn("partial result not sent", "handler", c.o.Name, "process", c.process.Pid, "error", err)
+			}
 		}
 		return nil
 	case typeError:

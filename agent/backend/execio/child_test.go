@@ -138,6 +138,10 @@ func beChild(mode string) {
 			answer.body = make([]byte, 5000)
 		case "progress":
 			send(header{Type: typeProgress, ID: h.ID, Done: 0.5, Note: "half"}, nil)
+		case "partial":
+			for i := range 3 {
+				send(header{Type: typePartial, ID: h.ID, ContentType: "text/x"}, fmt.Appendf(nil, "%v%d", h.Stream, i))
+			}
 		}
 		send(answer.header, answer.body)
 	}

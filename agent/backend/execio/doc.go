@@ -16,7 +16,8 @@
 //
 //	{"type":"request","id":7,"task":"detect","class":"inference","deadline_ms":180,
 //	 "content_type":"image/jpeg","request":"…","attempt":1,"origin":"robot-1",
-//	 "key":"cam","seq":12,"episode":"…"}        body: the request's
+//	 "key":"cam","seq":12,"episode":"…",
+//	 "stream":true}                              body: the request's
 //	{"type":"cancel","id":7}                     no body; the answer to 7 is not wanted
 //
 // id counts the requests to this child and stands in every frame about one. deadline_ms
@@ -28,7 +29,11 @@
 //	{"type":"ready"}                             first, once, when the model is loaded
 //	{"type":"result","id":7,"content_type":"…"}  body: the answer
 //	{"type":"error","id":7,"code":"bad_request","message":"…"}
-//	{"type":"progress","id":7,"done":0.25,"note":"epoch 1 of 4"}   training only
+//	{"type":"progress","id":7,"done":0.25,"note":"epoch 1 of 4"}
+//	{"type":"partial","id":7,"content_type":"…"} body: a part of the answer
+//
+// "stream" says that the caller takes partial results and progress; a child may send them
+// always, they are dropped where nobody does (of a job, progress is always taken).
 //
 // code is one of the codes of package messages; without it the error is backend_failed,
 // and may be tried elsewhere. Answers may come in any order. An answer to a request

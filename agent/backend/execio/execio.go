@@ -158,7 +158,7 @@ func (c *child) enter(ctx context.Context, req *backend.Request) error {
 
 func requestFrame(ctx context.Context, id uint64, req *backend.Request) frame {
 	h := header{Type: typeRequest, ID: id, Task: req.Task, Class: string(req.Class), ContentType: req.ContentType,
-		Request: req.ID, Attempt: req.Attempt, Origin: req.Origin, Key: req.Key, Seq: req.Seq, Episode: req.Episode}
+		Request: req.ID, Attempt: req.Attempt, Origin: req.Origin, Key: req.Key, Seq: req.Seq, Episode: req.Episode, Stream: req.Stream}
 	if d, ok := ctx.Deadline(); ok {
 		left := max(0, time.Until(d).Milliseconds())
 		h.DeadlineMS = &left

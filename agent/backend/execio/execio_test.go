@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -48,6 +49,24 @@ func TestServes(t *testing.T) {
 	}
 	if resp, err := c.Serve(t.Context(), r); err != nil || done != 0.5 || resp.ContentType != "text/plain" {
 		t.Errorf("progress %v, %+v, %v", done, resp, err)
+	}
+}
+
+func TestPartialResults(t *testing.T) {
+	o, _ := options("echo")
+	c := open(t, o)
+	r := request("partial")
+	r.Stream = true
+	var got []string
+	r.Partial = func(body []byte, contentType string) error {
+		got = append(got, contentType+" "+string(body))
+		return nil
+	}
+	if resp, err := c.Serve(t.Context(), r); err != nil || string(resp.Body) != "partial" {
+		t.Errorf("%+v, %v", resp, err)
+	}
+	if want := []string{"text/x true0", "text/x true1", "text/x true2"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

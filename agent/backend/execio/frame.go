@@ -27,6 +27,7 @@ const (
 	typeResult   = "result"
 	typeError    = "error"
 	typeProgress = "progress"
+	typePartial  = "partial"
 )
 
 // header is the header of any frame; each type uses some of the fields.
@@ -43,6 +44,7 @@ type header struct {
 	Key         string  `json:"key,omitempty"`
 	Seq         uint64  `json:"seq,omitempty"`
 	Episode     string  `json:"episode,omitempty"`
+	Stream      bool    `json:"stream,omitempty"`
 	Batch       int     `json:"batch,omitempty"`
 	Code        string  `json:"code,omitempty"`
 	Message     string  `json:"message,omitempty"`

@@ -2,5 +2,6 @@
 // the work, and with [Options.Link] also d/B + L for the way. Demos and tests use it in
 // the place of a real model.
 //
-// A job (class training) reports its progress in steps. Every request can be cancelled.
+// A job (class training) reports its progress in steps, and so does a request whose caller
+// asks for it. Every request can be cancelled.
 package simulate

@@ -93,7 +93,8 @@ type server struct {
 // Serve waits for the service time and answers.
 func (s server) Serve(ctx context.Context, req *backend.Request) (backend.Response, error) {
 	steps := 1
-	if req.Class == messages.Training {
+	reports := req.Class == messages.Training || req.Stream
+	if reports {
 		steps = s.o.Steps
 	}
 	// Every step ends at its own time after the start, so that the small delays of many
@@ -104,7 +105,7 @@ func (s server) Serve(ctx context.Context, req *backend.Request) (backend.Respon
 		if err := wait(ctx, end-time.Since(start)); err != nil {
 			return backend.Response{}, err
 		}
-		if req.Class == messages.Training {
+		if reports {
 			req.Progress(float64(i)/float64(steps), "")
 		}
 	}
