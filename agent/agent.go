@@ -60,6 +60,7 @@ type Agent struct {
 	link     link
 	safety   *safety // nil where the agent is no robot
 	outbox   outbox
+	queued   queued
 
 	beat        chan struct{} // a heartbeat is wanted now
 	silence     func()        // ends the heartbeats and returns when none can follow
@@ -85,7 +86,8 @@ func New(nc *nats.Conn, cfg Config, handlers ...Handler) *Agent {
 	a := &Agent{
 		cfg: cfg, err: err, id: cfg.Environment.ID, site: cfg.Environment.Site,
 		nc: nc, beatConn: cfg.BeatConn, handlers: byName,
-		clocks:    map[messages.Class]*bus.Clock{messages.Inference: {}, messages.Training: {}},
+		clocks:    map[messages.Class]*bus.Clock{messages.Inference: {}, messages.Training: {}, messages.Action: {}},
+		queued:    queued{wake: make(chan struct{}, 1)},
 		replicas:  make(map[string]*replica),
 		guards:    guards{newest: newNewest(), episodes: newEpisodes()},
 		beat:      make(chan struct{}, 1),
@@ -182,7 +184,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		func(ctx context.Context) { a.pings(ctx, pongs) },
 		func(ctx context.Context) { a.serveDirect(ctx, direct, pongs) },
 		func(ctx context.Context) { a.serveControl(ctx, control) },
-		a.reconfirm, a.recall, a.keep, a.deliver,
+		a.reconfirm, a.recall, a.keep, a.deliver, a.takeQueued,
 	} {
 		wg.Go(func() { loop(loops) })
 	}
@@ -207,6 +209,7 @@ func (a *Agent) subscribe(ctx context.Context, direct, control chan *nats.Msg) (
 		{messages.KindPlace, a.site, control},
 		{messages.KindProbe, a.site, control},
 		{messages.KindCancel, a.site, control},
+		{messages.KindWake, a.site, control},
 		{messages.KindClaim, "", control}, // of all sites: an id is unique in the fleet
 	} {
 		subject := a.bus.Subject(s.kind, s.site)

@@ -26,6 +26,8 @@ func (a *Agent) serveControl(ctx context.Context, msgs <-chan *nats.Msg) {
 				a.place(m)
 			case messages.KindClaim:
 				a.claimed(m)
+			case messages.KindWake:
+				nudge(a.queued.wake)
 			case messages.KindProbe:
 				a.answerIDs(m, "probe", a.flight.holds)
 			case messages.KindCancel:

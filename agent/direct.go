@@ -202,15 +202,18 @@ func (e *execution) runDirect() {
 	r := e.replica
 	defer e.cancel()
 	if e.req.Class == messages.Action {
-		r.a.journal(e, messages.GoalAccepted, nil, 0)
+		r.a.journal(e.req, messages.GoalAccepted, nil, 0)
 	}
 	var resp Response
 	var fault *messages.Error
 	var took time.Duration
-	if why := e.stopped.Load(); why != nil {
-		// Between its acceptance and now: the handler has not seen it.
+	switch why := e.stopped.Load(); {
+	// Between its acceptance and now: the handler has not seen it.
+	case why != nil:
 		fault = messages.Errorf(messages.CodeStopped, "robot %q is %s; the action did not run", r.a.id, *why)
-	} else {
+	case e.req.Class == messages.Action && e.ctx.Err() != nil:
+		fault = e.notBegun()
+	default:
 		resp, fault, took = r.execute(e)
 	}
 	// As with the queue, the slot is free before the caller has its answer; of an action
@@ -224,17 +227,28 @@ func (e *execution) runDirect() {
 			state = messages.GoalAborted
 		}
 		// Persist, then send: who reads an answer finds the outcome in the journal.
-		r.a.journal(e, state, fault, took)
+		r.a.journal(e.req, state, fault, took)
 	}
 	r.release(took)
 	r.a.answer(e.req, resp, fault, took, deadlineOf(e), e.parts.end())
 	r.a.flight.remove(e)
 }
 
+// notBegun is for an action whose context ended before its handler was called.
+func (e *execution) notBegun() *messages.Error {
+	a := e.replica.a
+	switch {
+	case e.gaveUp.Load():
+		return messages.Errorf(messages.CodeCanceled, "the caller gave up before robot %q had begun; it did not run", a.id)
+	case a.work.Err() != nil:
+		return messages.Errorf(messages.CodeDraining, "robot %q stopped before it had begun; it did not run", a.id)
+	}
+	return messages.Errorf(messages.CodeExpired, "its time was over before robot %q had begun; it did not run", a.id)
+}
+
 // journal writes how far an action has come: that it was accepted without waiting, its
 // outcome with a confirmation.
-func (a *Agent) journal(e *execution, state messages.GoalState, fault *messages.Error, took time.Duration) {
-	q := e.req
+func (a *Agent) journal(q messages.Request, state messages.GoalState, fault *messages.Error, took time.Duration) {
 	out := &messages.Outcome{ID: q.ID, Task: q.Task, Agent: a.id, Inc: a.incarnation(), Episode: q.Episode, Seq: q.Seq, State: state, Service: millis(took)}
 	if fault != nil {
 		out.Code, out.Reason = fault.Code, fault.Message

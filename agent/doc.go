@@ -11,6 +11,10 @@
 //
 // # How requests come
 //
+// An action whose caller asked for it waits in the journal for a robot that is away. The
+// robot takes it when it is back, before it executes it, and what is older than its time or
+// its last release it refuses.
+//
 // An inference or training request waits in the server's queue until a replica has a
 // free slot; of several replicas the nearest one with a free slot has it. A replica
 // never holds what it cannot serve. An action, a retry, and every request of a task

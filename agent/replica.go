@@ -177,6 +177,7 @@ func (r *replica) serveUntilDone(server Server) error {
 		sleep(r.wanted, queueTime, p.tried)
 	}
 	r.set(messages.ReplicaReady, "")
+	nudge(r.a.queued.wake)
 
 	var died <-chan struct{}
 	dying, mortal := server.(Dying)

@@ -175,6 +175,9 @@ func (s *safety) step(take func(*latch.Machine) latch.Effects) (fx latch.Effects
 	defer s.mu.Unlock()
 	before := *s.verdict.Load()
 	fx = take(s.m)
+	if before.Why() != "" && s.m.Verdict().Why() == "" {
+		s.a.queued.release(time.Now()) // before anything may begin again
+	}
 	// First nothing new begins, then what runs ends: see begins for what comes between.
 	s.publish()
 	v := *s.verdict.Load()

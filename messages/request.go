@@ -24,6 +24,8 @@ const (
 	HeaderSeq         = "Fb-Seq"           // action: position in its episode; inference: position within its key
 	HeaderEpisode     = "Fb-Episode"       // action: the run of commands that Fb-Seq counts in
 	HeaderIncarnation = "Fb-Incarnation"   // action: the life of the robot's agent that it is meant for
+	HeaderQueue       = "Fb-Queue"         // action, at the router's door: 1: it waits for a robot that is not there
+	HeaderSettled     = "Fb-Settled"       // in the journal, on the entry that ends a waiting action: SettledTaken or SettledWithdrawn
 	HeaderStream      = "Fb-Stream"        // 1: partial results and progress are wanted on the reply subject
 	HeaderType        = "Content-Type"     // passed through
 	HeaderTrace       = "traceparent"      // W3C trace context, passed through; lower case on purpose
@@ -38,6 +40,15 @@ const (
 	HeaderRetryAfter  = "Fb-Retry-After-Ms"
 	HeaderJob         = "Fb-Job" // reply to a training request: the job's id, which is the body too
 	HeaderMsgID       = "Nats-Msg-Id"
+)
+
+// What became of an action that waited in the journal for its robot: the robot took it,
+// to execute or to refuse it, or its caller withdrew it. Whoever settles it writes an entry
+// under the subject of the action on the condition that the action is still the last one
+// there, so exactly one of them does.
+const (
+	SettledTaken     = "taken"
+	SettledWithdrawn = "withdrawn"
 )
 
 // maxHeaderText bounds what we carry of an error message or pass through of a

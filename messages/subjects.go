@@ -28,6 +28,8 @@ const (
 	KindAct       Kind = "act"     // any client → router service: an action; on the wire "req.action"
 	KindWork      Kind = "q"       // client → stream: a request that waits for an executor
 	KindIntent    Kind = "intent"  // client → journal: an action about to be sent
+	KindQueued    Kind = "queued"  // client → journal: an action that waits for its robot; and, by either, what settles it
+	KindWake      Kind = "wake"    // client → robot: something waits for it in the journal
 	KindOutcome   Kind = "outcome" // agent → journal: what became of an action
 	KindProgress  Kind = "job"     // agent → whoever watches a job: Progress
 	KindRoutes    Kind = "routes"  // leader → everybody: Routes; fleet-wide
@@ -63,6 +65,8 @@ var layouts = []struct {
 	{KindReply, []string{"res", "{agent}", "{origin}", "{id}"}},
 	{KindWork, []string{"q", "{class}", "{task}", "{origin}", "{id}"}},
 	{KindIntent, []string{"journal", "intent", "{agent}", "{origin}", "{id}"}},
+	{KindQueued, []string{"journal", "queued", "{agent}", "{origin}", "{id}"}},
+	{KindWake, []string{"wake", "{agent}", "{origin}"}},
 	{KindOutcome, []string{"journal", "outcome", "{agent}", "{origin}", "{id}"}},
 	{KindProgress, []string{"job", "{agent}", "{id}"}},
 	{KindRoutes, []string{"routes"}},

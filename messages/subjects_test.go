@@ -40,6 +40,8 @@ func TestSubjectLayouts(t *testing.T) {
 		KindWork:      "fb.demo.main.q.inference.detect.lab.a1",
 		KindIntent:    "fb.demo.main.journal.intent.edge-1.lab.a1",
 		KindOutcome:   "fb.demo.main.journal.outcome.edge-1.lab.a1",
+		KindQueued:    "fb.demo.main.journal.queued.edge-1.lab.a1",
+		KindWake:      "fb.demo.main.wake.edge-1.lab",
 		KindProgress:  "fb.demo.main.job.edge-1.a1",
 		KindRoutes:    "fb.demo.main.routes",
 		KindEvent:     "fb.demo.main.events.a1",

@@ -29,7 +29,9 @@
 //	its executor   after 9 s                  after 0.2 s                   as above, at the deadline
 //	hangs
 //	nobody takes   it waits in the queue      not_placed, no_capacity or    not_connected: it
-//	it                                        busy, early                   certainly did not run
+//	it                                        busy, early                   certainly did not run;
+//	                                                                        with Queue it waits for
+//	                                                                        the robot in the journal
 //	the stream is  Submit tries again, then   straight to an agent, after   unavailable: nothing was
 //	away           says unavailable           0.25 s at the latest          sent
 //	ctx ends       the job goes on            canceled, and its holder is   the same, but

@@ -64,7 +64,7 @@ func (s *Service) serve(ctx context.Context, subject string, header messages.Hea
 		ans, err = s.client.act(ctx, at.Origin, Action{
 			Robot: at.Agent, Task: at.Task, Episode: h.episode, Seq: h.seq, Body: body,
 			Deadline: h.left, ContentType: h.contentType, Traceparent: h.trace, ID: out.ID,
-			OnPartial: onPartial,
+			OnPartial: onPartial, Queue: h.queue,
 		})
 	case at.Class == messages.Inference:
 		ans, err = s.client.infer(ctx, at.Origin, Inference{
@@ -153,9 +153,9 @@ func status(c messages.Code) int {
 type doorHeader struct {
 	id, key, episode, contentType, trace string
 
-	left   time.Duration // 0: the task's own
-	seq    uint64
-	stream bool
+	left          time.Duration // 0: the task's own
+	seq           uint64
+	stream, queue bool
 }
 
 // maxDoorText bounds a header of a caller, bytes.
@@ -196,9 +196,14 @@ func parseDoor(h messages.Header) (doorHeader, error) {
 	if d.seq, err = number(h, messages.HeaderSeq, math.MaxUint64); err != nil {
 		return d, err
 	}
-	stream, err := number(h, messages.HeaderStream, 1)
-	d.stream = stream == 1
-	return d, err
+	for key, to := range map[string]*bool{messages.HeaderStream: &d.stream, messages.HeaderQueue: &d.queue} {
+		yes, err := number(h, key, 1)
+		if err != nil {
+			return d, err
+		}
+		*to = yes == 1
+	}
+	return d, nil
 }
 
 func number(h messages.Header, key string, most uint64) (uint64, error) {

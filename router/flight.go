@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
@@ -45,6 +46,8 @@ type flight struct {
 	watched []string // agents that are probed for it
 	answer  *Answer
 	err     *messages.Error
+
+	queuedSeq atomic.Uint64 // of an action that waits: its sequence in the journal
 
 	onPartial func(Partial) // nil: nobody wants them
 	voice     int           // the attempt whose parts are passed on
@@ -136,6 +139,8 @@ func (f *flight) fly(ctx context.Context) (*Answer, *messages.Error) {
 	}
 	defer f.c.land(f)
 	f.step(time.Now(), arrival{ev: route.Event{Kind: route.Start}})
+	// Each is told once: an action that is being withdrawn goes on for a moment.
+	gone, stopped := ctx.Done(), f.c.stopped
 	for !f.machine.Done() {
 		var fired <-chan time.Time
 		if f.timer != nil {
@@ -148,9 +153,11 @@ func (f *flight) fly(ctx context.Context) (*Answer, *messages.Error) {
 			}
 		case <-fired:
 			f.step(time.Now(), arrival{ev: route.Event{Kind: route.Timer}})
-		case <-ctx.Done():
+		case <-gone:
+			gone = nil
 			f.cancel(ctx.Err())
-		case <-f.c.stopped:
+		case <-stopped:
+			stopped = nil
 			f.cancel(nil)
 		}
 	}
@@ -202,6 +209,12 @@ func (f *flight) step(now time.Time, a arrival) {
 		case route.WriteIntent:
 			f.trace(TraceSent, "", e.Attempt, "")
 			f.journal(e, now)
+		case route.WriteQueued:
+			f.writeQueued(e, now)
+		case route.WakeRobot:
+			f.wakeRobot(e)
+		case route.Withdraw:
+			f.withdraw(e)
 		case route.SendDirect:
 			f.direct(e, now)
 		case route.ProbeOn:

@@ -123,6 +123,11 @@ type Action struct {
 	Traceparent string
 	ID          string // a name, unique among all requests ever; "": one is made
 
+	// Queue lets the action wait in the journal, within its deadline, where the robot is not
+	// connected or not ready: the robot takes it when it is back, whichever life of it that
+	// is, if it is not older than its last release. Without it such an action ends at once.
+	Queue bool
+
 	OnPartial func(Partial) // as with Inference
 }
 
@@ -135,6 +140,9 @@ type Action struct {
 //     the robot was stopped; look before acting again. This includes a ctx that was
 //     cancelled after it was sent.
 //   - what the handler itself answered, or backend_failed: it was begun and failed.
+//
+// With Queue it may wait for the robot: then deadline_exceeded and canceled say that it was
+// withdrawn from the journal before the robot took it.
 //
 // It is never sent again by itself.
 func (c *Client) Act(ctx context.Context, act Action) (*Answer, error) {
@@ -151,6 +159,9 @@ func (c *Client) act(ctx context.Context, origin string, act Action) (*Answer, e
 		Seq: act.Seq, Episode: act.Episode, Stream: act.OnPartial != nil, ContentType: act.ContentType, Traceparent: act.Traceparent,
 	}
 	ans, err := c.command(ctx, req, act, start)
+	if act.Queue && err != nil && waits(err.Code) {
+		ans, err = c.queueAction(ctx, req, act, start, err)
+	}
 	return c.end(req, ans, err)
 }
 

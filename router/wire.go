@@ -19,6 +19,7 @@ import (
 //	p.<id>                    the stream's word on request id
 //	d.<id>.<attempt>.<agent>  the agent's word on what was sent to it straight
 //	b.<seq>                   the agent's answer to a probe
+//	q.<id>, w.<id>            the journal's word on an action that waits, or its withdrawal
 //
 // One subscription for all of them: one per request would cost more than the request.
 
@@ -175,6 +176,10 @@ func (c *Client) onReply(m *nats.Msg) {
 	case "p":
 		if f := c.flying(rest); f != nil {
 			c.acked(f, m)
+		}
+	case "q", "w":
+		if f := c.flying(rest); f != nil {
+			c.journaled(f, m, kind == "w")
 		}
 	case "d":
 		if err := c.answered(rest, m); err != nil {

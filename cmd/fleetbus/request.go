@@ -134,6 +134,7 @@ func actionCmd(a *app) *cobra.Command {
 	var r requestFlags
 	var episode string
 	var seq uint64
+	var queue bool
 	cmd := &cobra.Command{
 		Use:   "action ROBOT TASK",
 		Short: "Make a robot do something, at most once; never retried after it was sent",
@@ -154,13 +155,14 @@ func actionCmd(a *app) *cobra.Command {
 			}
 			id := nuid.Next()
 			return a.ask(cmd, r, id, func(ctx context.Context, c *router.Client) (*router.Answer, error) {
-				return c.Act(ctx, router.Action{ID: id, Robot: args[0], Task: args[1], Episode: episode, Seq: seq, Body: body, ContentType: r.contentType, Deadline: r.deadline, OnPartial: a.onPartial(cmd, r, id)})
+				return c.Act(ctx, router.Action{ID: id, Robot: args[0], Task: args[1], Episode: episode, Seq: seq, Queue: queue, Body: body, ContentType: r.contentType, Deadline: r.deadline, OnPartial: a.onPartial(cmd, r, id)})
 			})
 		},
 	}
 	r.define(cmd)
 	r.defineStream(cmd)
 	cmd.Flags().StringVar(&episode, "episode", "", "`NAME` of the run of commands that --seq counts in (default a fresh one)")
+	cmd.Flags().BoolVar(&queue, "queue", false, "let it wait in the journal, within --deadline, where the robot is not connected")
 	cmd.Flags().Uint64Var(&seq, "seq", 1, "position in the episode; the robot refuses what is not newer")
 	return cmd
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/fleetbus/fleetbus/testing/natstest"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 const (
@@ -282,12 +283,43 @@ func straightClient(t *testing.T, s *server.Server) {
 	if string(ans.Body) != "cba" {
 		t.Errorf("move answered %q", ans.Body)
 	}
+	waitingAction(t, s, c)
 	id, err := c.Submit(ctx, router.Job{Task: "learn", Body: []byte("abc")})
 	must(t, err)
 	natstest.Eventually(t, patience, "the job's end", func() bool {
 		job, err := c.Job(ctx, id)
 		return err == nil && job.State == messages.GoalSucceeded && string(job.Result) == "cba"
 	})
+}
+
+// waitingAction puts an action into the journal, as a client does whose robot is away, and
+// the robot takes it from there.
+func waitingAction(t *testing.T, s *server.Server, c *router.Client) {
+	_, err := c.Act(within(t), router.Action{Robot: "robot-9", Task: "move", Episode: "e", Seq: 1, Deadline: patience, Queue: true})
+	if messages.CodeOf(err) != messages.CodeNotFound {
+		t.Errorf("a robot that never registered: %v", err)
+	}
+	nc := connect(t, s, "straight", "lab", nil)
+	results := make(chan *nats.Msg, 2)
+	_, err = nc.ChanSubscribe("fb."+fleet+".*.res.*.lab.waits", results)
+	must(t, err)
+	js, err := jetstream.New(nc)
+	must(t, err)
+	req := messages.Request{ID: "waits-1", Class: messages.Action, Task: "move", Origin: "lab", Inbox: "waits", Attempt: 1, Left: patience, Episode: "waits", Seq: 1}
+	to := "fb." + fleet + "." + site + ".journal.queued." + robot + ".lab.waits-1"
+	_, err = js.PublishMsg(within(t), &nats.Msg{Subject: to, Header: nats.Header(req.Header()), Data: []byte("abc")})
+	must(t, err)
+	must(t, nc.Publish("fb."+fleet+"."+site+".wake."+robot+".lab", nil))
+	for _, want := range []string{"", "cba"} { // accepted, then the result
+		select {
+		case m := <-results:
+			if string(m.Data) != want || m.Header.Get("Fb-Error") != "" {
+				t.Errorf("%q %v, want %q", m.Data, m.Header, want)
+			}
+		case <-within(t).Done():
+			t.Fatal("the robot did not take what waits")
+		}
+	}
 }
 
 // plainClient asks the router with nothing but NATS requests.
@@ -341,6 +373,9 @@ func TestTemplatesAreNotTooMuch(t *testing.T) {
 		{"client", "lab", "subscribe", "fb.demo.main.req.inference.lab.detect"},
 		{"straight", "lab", "publish", "fb.demo.main.do.robot-1.other.move"},
 		{"straight", "lab", "publish", "fb.demo.main.q.inference.detect.other.a1"},
+		{"agent", robot, "publish", "fb.demo.main.journal.queued.robot-2.lab.a1"},
+		{"agent", robot, "publish", "$JS.API.CONSUMER.CREATE.FB__demo__main__action.x.fb.demo.main.journal.queued.robot-2.*.*"},
+		{"straight", "lab", "publish", "fb.demo.main.journal.queued.robot-1.other.a1"},
 		{"straight", "lab", "publish", "fb.demo.main.journal.outcome.robot-1.lab.a1"},
 		{"straight", "lab", "publish", "fb.demo.main.res.robot-1.lab.x1"},
 		{"straight", "lab", "publish", "$KV.fb__demo__desired.task.detect"},
