@@ -221,7 +221,7 @@ func (e *execution) runDirect() {
 	if e.req.Class == messages.Action {
 		state := messages.GoalSucceeded
 		switch {
-		case fault != nil && (fault.Code == messages.CodeCanceled || e.stopped.Load() != nil):
+		case fault != nil && (fault.Code == messages.CodeCanceled || e.gaveUp.Load() || e.stopped.Load() != nil):
 			state = messages.GoalCanceled
 		case fault != nil:
 			state = messages.GoalAborted

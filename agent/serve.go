@@ -155,16 +155,19 @@ func (r *replica) fault(e *execution, err error) *messages.Error {
 		return messages.Errorf(messages.CodeBackendFailed, "handler %q of agent %q: %v", r.task.HandlerName(), r.a.id, err)
 	}
 	switch {
-	case e.gaveUp.Load():
-		return messages.Errorf(messages.CodeCanceled, "the caller gave up while it ran")
 	case e.req.Class == messages.Action:
-		// It had begun: whatever cut it off, deadline_exceeded or draining would promise that
-		// nothing was done.
+		// It had begun: whatever cut it off, canceled, deadline_exceeded or draining would
+		// promise that nothing was done. The journal says CANCELED where it was.
 		why := "its time was over"
-		if r.a.work.Err() != nil {
+		switch {
+		case e.gaveUp.Load():
+			why = "its caller gave it up"
+		case r.a.work.Err() != nil:
 			why = "the agent stopped"
 		}
 		return messages.Errorf(messages.CodeUnknownOutcome, "the action was cut off on %q while it ran, because %s; look before acting again", r.a.id, why)
+	case e.gaveUp.Load():
+		return messages.Errorf(messages.CodeCanceled, "the caller gave up while it ran")
 	case r.a.work.Err() == nil:
 		return messages.Errorf(messages.CodeDeadline, "handler %q of agent %q did not finish in the time that was left; allow more time or a faster tier", r.task.HandlerName(), r.a.id)
 	}

@@ -6,13 +6,14 @@ import (
 	"github.com/fleetbus/fleetbus/messages"
 )
 
-// The events and effects of an action that waits in the journal for its robot; [Queued]
-// alone has them.
+// What happens to an action that waits in the journal for its robot; [Queued] alone has
+// these events and effects.
 const (
 	Withdrawn EventKind = iota + 100 // our withdrawal is in the journal: the action will not run
 	Settled                          // it cannot be withdrawn any more: the robot has taken it
 )
 
+// What is to be done about it.
 const (
 	WriteQueued EffectKind = iota + 100 // write the action into the journal of Site, to wait there for Agent
 	WakeRobot                           // tell Agent in Site that it waits
