@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+)
+
+// balanceOptions is what the cases of `bench balance` are asked for.
+type balanceOptions struct {
+	seed   uint64
+	rounds int
+	last   time.Duration // of a round
+}
+
+// balanceFigure is one figure of `bench balance`. Baseline and ratio are there where a
+// twin or a bare loop met the same.
+type balanceFigure struct {
+	Bench    string   `json:"bench"`
+	Case     string   `json:"case"`
+	Metric   string   `json:"metric"`
+	Value    float64  `json:"value"`
+	Unit     string   `json:"unit"`
+	Baseline *float64 `json:"baseline,omitempty"`
+	Ratio    *float64 `json:"ratio,omitempty"`
+}
+
+func alone(name, metric string, value float64, unit string) balanceFigure {
+	return balanceFigure{Bench: "balance", Case: name, Metric: metric, Value: round3(value), Unit: unit}
+}
+
+func compared(name, metric string, value, baseline float64, unit string) balanceFigure {
+	f := alone(name, metric, value, unit)
+	base := round3(baseline)
+	f.Baseline = &base
+	if baseline > 0 {
+		ratio := round3(value / baseline)
+		f.Ratio = &ratio
+	}
+	return f
+}
+
+func round3(v float64) float64 { return math.Round(v*1000) / 1000 }
+
+// balanceCases are the cases by name.
+var balanceCases = map[string]func(context.Context, balanceOptions) ([]balanceFigure, error){
+	"mixed80":  mixed80,
+	"one-gpu":  oneGPU,
+	"uplink10": uplink10,
+}
+
+// balance measures who serves what, and how old it is by then.
+func balance(args []string, out io.Writer) error {
+	names := []string{"mixed80", "one-gpu", "uplink10"}
+	flags := flag.NewFlagSet("balance", flag.ContinueOnError)
+	cases := flags.String("case", strings.Join(names, ","), "cases, with commas")
+	seed := flags.Uint64("seed", 1, "of the load")
+	rounds := flags.Int("rounds", 3, "loads of mixed80")
+	seconds := flags.Duration("time", 8*time.Second, "of a round, and of each other case")
+	asJSON := flags.Bool("json", false, "one JSON object a line")
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	switch {
+	case flags.NArg() > 0:
+		return fmt.Errorf("balance: %q is no flag; it takes no files", flags.Arg(0))
+	case *rounds < 1 || *rounds > 100:
+		return fmt.Errorf("balance: --rounds is %d; allowed are 1 to 100", *rounds)
+	case *seconds < time.Second || *seconds > time.Hour:
+		return fmt.Errorf("balance: --time is %v; allowed are 1s to 1h", *seconds)
+	}
+	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer cancel()
+	var list []balanceFigure
+	for _, name := range strings.Split(*cases, ",") {
+		run, ok := balanceCases[name]
+		if !ok {
+			return fmt.Errorf("balance: there is no case %q; there are: %s", name, strings.Join(names, ", "))
+		}
+		figures, err := run(ctx, balanceOptions{seed: *seed, rounds: *rounds, last: *seconds})
+		if err != nil {
+			return fmt.Errorf("balance: %s: %w", name, err)
+		}
+		list = append(list, figures...)
+	}
+	return printBalance(out, list, *asJSON)
+}
+
+func printBalance(out io.Writer, list []balanceFigure, asJSON bool) error {
+	if asJSON {
+		for _, f := range list {
+			text, err := json.Marshal(f)
+			if err != nil {
+				return err
+			}
+			if _, err := fmt.Fprintln(out, string(text)); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "case\tmetric\tvalue\tunit\tbaseline\tratio")
+	show := func(v *float64) string {
+		if v == nil {
+			return ""
+		}
+		return fmt.Sprint(*v)
+	}
+	for _, f := range list {
+		fmt.Fprintf(w, "%s\t%s\t%v\t%s\t%s\t%s\n", f.Case, f.Metric, f.Value, f.Unit, show(f.Baseline), show(f.Ratio))
+	}
+	return w.Flush()
+}
+
+// answered are the times of those that were answered, ascending.
+func answered(took []time.Duration) []time.Duration {
+	list := slices.DeleteFunc(slices.Clone(took), func(d time.Duration) bool { return d == missed })
+	slices.Sort(list)
+	return list
+}
+
+// quantile of an ascending list; 0 of an empty one.
+func quantile(list []time.Duration, q float64) time.Duration {
+	if len(list) == 0 {
+		return 0
+	}
+	return list[min(len(list)-1, int(q*float64(len(list))))]
+}

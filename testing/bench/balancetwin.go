@@ -1,0 +1,136 @@
+package main
+
+import (
+	"cmp"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// balanceLoad is what happens to a fleet, drawn from a seed before anything runs, so that
+// the real fleet and its twin meet the same: arrivals, how heavy each request is, and when
+// each replica is slow.
+type balanceLoad struct {
+	base     []time.Duration // service time of each replica, of a request of weight 1
+	arrivals []time.Duration // ascending
+	weights  []float64       // of each request
+	slow     [][]span        // of each replica, ascending
+	deadline time.Duration
+	factor   float64 // by which a slow replica is slower
+}
+
+// span is a stretch of time.
+type span struct{ from, to time.Duration }
+
+// The shape of the load. A replica is slow for about two seconds out of ten: long enough
+// to be noticed, as when something else runs on the machine. Requests differ by a fifth.
+const (
+	slowFactor = 2.5
+	slowMean   = 2 * time.Second
+	fastMean   = 8 * time.Second
+	weightLow  = 0.8
+	weightHigh = 1.2
+)
+
+// drawBalance draws a load that lasts for a while, at a share of what the replicas can do.
+func drawBalance(seed uint64, base []time.Duration, last, deadline time.Duration, share float64) *balanceLoad {
+	rng := rand.New(rand.NewPCG(seed, 0xba1a4ce))
+	l := &balanceLoad{base: base, deadline: deadline, factor: slowFactor}
+	exp := func(mean time.Duration) time.Duration { return time.Duration(rng.ExpFloat64() * float64(mean)) }
+	rate := 0.0 // requests per ns
+	for _, b := range base {
+		var spans []span
+		for at := exp(fastMean); at < last+deadline; {
+			s := span{at, at + exp(slowMean)}
+			spans = append(spans, s)
+			at = s.to + exp(fastMean)
+		}
+		l.slow = append(l.slow, spans)
+		// While it is slow it does 1/2.5 of its work.
+		slow := float64(slowMean) / float64(slowMean+fastMean)
+		rate += (1 - slow + slow/slowFactor) / float64(b)
+	}
+	mean := time.Duration(1 / (rate * share))
+	for at := exp(mean); at < last; at += exp(mean) {
+		l.arrivals = append(l.arrivals, at)
+		l.weights = append(l.weights, weightLow+(weightHigh-weightLow)*rng.Float64())
+	}
+	return l
+}
+
+// takes is how long a replica needs for a request that it begins at a time. Whether it is
+// slow counts at the beginning.
+func (l *balanceLoad) takes(replica, request int, at time.Duration) time.Duration {
+	d := float64(l.base[replica]) * l.weights[request]
+	i, _ := slices.BinarySearchFunc(l.slow[replica], at, func(s span, at time.Duration) int { return cmp.Compare(s.to, at) })
+	if i < len(l.slow[replica]) && l.slow[replica][i].from <= at && at < l.slow[replica][i].to {
+		d *= l.factor
+	}
+	return time.Duration(d)
+}
+
+// twin plays the load with late binding and full knowledge: one queue, no messages, and the
+// oldest request that somebody free can finish in time goes to whoever finishes it first.
+// It returns how long each request took; missed is a miss.
+func (l *balanceLoad) twin() []time.Duration {
+	took := make([]time.Duration, len(l.arrivals))
+	free := make([]time.Duration, len(l.base)) // from when on each is idle
+	var queue []int
+	next := 0
+	for now := time.Duration(0); ; {
+		for ; next < len(l.arrivals) && l.arrivals[next] <= now; next++ {
+			queue = append(queue, next)
+		}
+		left := queue[:0]
+		for _, q := range queue {
+			best, end := -1, l.arrivals[q]+l.deadline
+			for r := range free {
+				if t := now + l.takes(r, q, now); free[r] <= now && t <= end {
+					best, end = r, t
+				}
+			}
+			switch {
+			case best >= 0:
+				free[best] = end
+				took[q] = end - l.arrivals[q]
+			case now < l.arrivals[q]+l.deadline:
+				left = append(left, q)
+			default:
+				took[q] = missed
+			}
+		}
+		queue = left
+		// What changes next: an arrival, or somebody gets idle while a request waits.
+		soon := time.Duration(math.MaxInt64)
+		if next < len(l.arrivals) {
+			soon = l.arrivals[next]
+		}
+		for _, q := range queue {
+			soon = min(soon, l.arrivals[q]+l.deadline)
+		}
+		for _, f := range free {
+			if len(queue) > 0 && f > now {
+				soon = min(soon, f)
+			}
+		}
+		if soon == math.MaxInt64 {
+			return took
+		}
+		now = soon
+	}
+}
+
+// missed is what a request took that was not answered within its deadline.
+const missed = time.Duration(-1)
+
+// misses is the share of requests that missed, in percent.
+func misses(took []time.Duration) float64 {
+	n := 0
+	for _, d := range took {
+		if d == missed {
+			n++
+		}
+	}
+	return 100 * float64(n) / float64(max(1, len(took)))
+}
