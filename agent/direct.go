@@ -142,6 +142,9 @@ func (a *Agent) admit(req messages.Request, body []byte, late time.Duration) (*e
 		guard = a.guards.command
 	}
 	fault := guard(req)
+	if fault == nil && req.Class == messages.Inference {
+		fault = r.tooLong(left)
+	}
 	if fault != nil {
 		r.release(0)
 		return nil, fault

@@ -8,7 +8,13 @@ import (
 // Weights of the smoothed figures that heartbeats carry. A latency follows a change
 // within about ten requests; a rate within about five seconds, the time after which
 // the coordinator acts on it.
+//
+// What the next request is expected to take, and by how much one differs from that, follow
+// a change within three requests. It is good for as long as expectGood after the last one.
 const (
+	expectWeight = 0.3
+	expectGood   = time.Second
+
 	latencyWeight = 0.2
 	rateTime      = 5 * time.Second
 	rateLeast     = 500 * time.Millisecond // a rate over less time would be noise
@@ -20,6 +26,10 @@ type load struct {
 	latency float64 // ms, smoothed
 	rate    float64 // per second, smoothed
 
+	expect float64 // ms that the next request takes; follows changes sooner than latency
+	spread float64 // ms by which one differs from that
+	last   time.Time
+
 	counted uint64 // served, when the rate was last reckoned
 	at      time.Time
 }
@@ -28,13 +38,23 @@ type load struct {
 func (l *load) begun() { l.served++ }
 
 // ended takes a service time into the latency.
-func (l *load) ended(took time.Duration) {
+func (l *load) ended(took time.Duration, now time.Time) {
+	l.last = now
 	ms := float64(took) / float64(time.Millisecond)
 	if l.latency == 0 {
-		l.latency = ms
+		l.latency, l.expect = ms, ms
 		return
 	}
+	l.spread += expectWeight * (math.Abs(ms-l.expect) - l.spread)
+	l.expect += expectWeight * (ms - l.expect)
 	l.latency += latencyWeight * (ms - l.latency)
+}
+
+// hopeless reports whether a request that has left would take longer. Whatever is begun in
+// vain keeps one waiting that could be answered. Who has served nothing for a while begins
+// it all the same, to see whether that is still so.
+func (l *load) hopeless(left time.Duration, now time.Time) bool {
+	return now.Sub(l.last) < expectGood && float64(left)/float64(time.Millisecond) < l.expect+l.spread
 }
 
 // measure brings the rate up to now and returns it.

@@ -38,7 +38,7 @@ func TestLoad(t *testing.T) {
 	for s := range 60 {
 		for range 10 {
 			l.begun()
-			l.ended(40 * time.Millisecond)
+			l.ended(40*time.Millisecond, time.Now())
 		}
 		l.measure(start.Add(time.Duration(s+1) * time.Second))
 	}
@@ -53,7 +53,7 @@ func TestLoad(t *testing.T) {
 		t.Errorf("after a minute of nothing the rate is %v", l.rate)
 	}
 	for range 30 {
-		l.ended(10 * time.Millisecond)
+		l.ended(10*time.Millisecond, time.Now())
 	}
 	if math.Abs(l.latency-10) > 0.1 {
 		t.Errorf("latency %v does not follow", l.latency)
@@ -124,5 +124,32 @@ func TestProgressIsClamped(t *testing.T) {
 		if p := e.progress.Load(); p.Done != c.out || p.Job != "j" || p.Attempt != 2 || p.Agent != "me" {
 			t.Errorf("%v: %+v", c.in, p)
 		}
+	}
+}
+
+// Not begun is what would take longer than it has, as far as that is known.
+func TestHopeless(t *testing.T) {
+	var l load
+	now := time.Now()
+	ms := time.Millisecond
+	if l.hopeless(0, now) {
+		t.Error("refused before anything was served")
+	}
+	for range 20 {
+		l.ended(100*ms, now)
+	}
+	for left, want := range map[time.Duration]bool{150 * ms: false, 101 * ms: false, 99 * ms: true, 10 * ms: true} {
+		if got := l.hopeless(left, now.Add(100*ms)); got != want {
+			t.Errorf("%v left, takes 100 ms: %v", left, got)
+		}
+	}
+	if l.hopeless(10*ms, now.Add(2*time.Second)) {
+		t.Error("what was so two seconds ago is not tried again")
+	}
+	for range 6 { // it has become faster
+		l.ended(20*ms, now)
+	}
+	if l.hopeless(70*ms, now) {
+		t.Errorf("expects %v ± %v ms after six of 20 ms", l.expect, l.spread)
 	}
 }

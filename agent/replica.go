@@ -257,7 +257,7 @@ func (r *replica) takeLocked() bool {
 func (r *replica) release(took time.Duration) {
 	r.mu.Lock()
 	if took > 0 {
-		r.load.ended(took)
+		r.load.ended(took, time.Now())
 	} else {
 		r.batch.seats = max(0, r.batch.seats-1) // who was in a call has given it up
 	}

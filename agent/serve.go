@@ -52,6 +52,14 @@ func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
 	if fault == nil {
 		fault = r.a.guards.observe(req)
 	}
+	if fault == nil {
+		if fault = r.tooLong(left); fault != nil && deliveries(m) <= giveBacks {
+			// It stays where it was in the queue, and a faster replica may take it. This one
+			// has asked for the next, which has more time.
+			s.free(0)
+			return bus.NakDelay(giveBackTime)
+		}
+	}
 	if fault != nil {
 		s.free(0)
 		r.a.answer(req, backend.Response{}, fault, 0, now, 0)
@@ -110,6 +118,30 @@ func (r *replica) left(m *nats.Msg, req messages.Request, now time.Time) (time.D
 	}
 	return 0, messages.Errorf(messages.CodeExpired, "it waited %v in the queue and had %v left; allow more time or add replicas of task %q", age.Round(time.Millisecond), req.Left, req.Task)
 }
+
+// tooLong refuses an inference that would certainly take longer than it has left: its
+// caller may have a newer observation, or another replica may be faster. A replica that is
+// still to serve its first request refuses nothing.
+func (r *replica) tooLong(left time.Duration) *messages.Error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.load.hopeless(left, time.Now()) {
+		return nil
+	}
+	err := messages.Errorf(messages.CodeBusy, "replica %s on agent %q takes about %.0f ms and %d ms were left, so it did not begin; allow more time, add replicas, or ask less often",
+		r.id, r.a.id, r.load.latency, left.Milliseconds())
+	err.RetryAfter = r.load.wait()
+	return err
+}
+
+// A request that this replica would not finish in time is given back to the queue, where a
+// faster one takes it as soon as it is free: giveBacks times, with giveBackTime between
+// them, which is short beside the time that a request has and long beside a delivery. After
+// that its caller is told, who may have a newer observation.
+const (
+	giveBacks    = 3
+	giveBackTime = 5 * time.Millisecond
+)
 
 // execute calls the handler, for this request alone or in a batch. What it returns as an
 // error is for the caller. The time is 0 where nothing was executed.

@@ -371,3 +371,51 @@ func TestRefusesDirectRequests(t *testing.T) {
 		}
 	}
 }
+
+// A replica that knows it would take longer than a request has gives it back, and in the
+// end says so; it does not begin it. A second replica, which is faster, takes it.
+func TestHopelessIsNotBegun(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	slow := func(took time.Duration) agent.Handler {
+		return agent.Func("see", func(ctx context.Context, r *agent.Request) ([]byte, error) {
+			select {
+			case <-time.After(took):
+				return []byte("seen"), nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		})
+	}
+	g.run("edge", nil, slow(1200*time.Millisecond))
+	g.place("edge", inference("see"))
+	c := g.caller("robot")
+	short := func() messages.Request {
+		req := c.request(messages.Inference, "see")
+		req.Left = 900 * time.Millisecond
+		return req
+	}
+	know := func() {
+		t.Helper()
+		if r := c.do("edge", c.request(messages.Inference, "see"), ""); r.Err != nil {
+			t.Fatal(r.Err)
+		}
+		c.result().want(t, "", "seen")
+	}
+	know()
+	c.queue(short(), "")
+	if a := c.result(); a.Err == nil || a.Err.Code != messages.CodeBusy || a.Err.RetryAfter < 900*time.Millisecond || a.Service != 0 {
+		t.Errorf("%+v", a.Reply)
+	}
+	if r := c.do("edge", short(), ""); r.Err == nil || r.Err.Code != messages.CodeBusy {
+		t.Errorf("straight: %+v", r)
+	}
+	g.run("cloud", nil, slow(0))
+	g.place("cloud", inference("see"))
+	know()
+	// For as long as that is good knowledge: whichever of the two has it first.
+	for known := time.Now(); time.Since(known) < time.Second/2; {
+		c.queue(short(), "")
+		c.result().want(t, "", "seen")
+	}
+}

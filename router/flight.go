@@ -49,6 +49,7 @@ type flight struct {
 
 	queuedSeq atomic.Uint64 // of an action that waits: its sequence in the journal
 
+	lags      bool          // its timer waits until our own connection has caught up
 	onPartial func(Partial) // nil: nobody wants them
 	voice     int           // the attempt whose parts are passed on
 	speaker   string        // whose that is
@@ -191,6 +192,9 @@ func (f *flight) step(now time.Time, a arrival) {
 	}
 	if a.isPart() {
 		f.passOn(a)
+		return
+	}
+	if a.ev.Kind == route.Timer && f.hold(now) {
 		return
 	}
 	switch a.ev.Kind {

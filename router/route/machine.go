@@ -261,6 +261,8 @@ func (m *Machine) result(ev Event) {
 		// It was given up on before; somebody else has it, or will.
 	case ev.Err.Code.Advice() == messages.RetryElsewhere:
 		m.next(CauseFailed)
+	case t.queued && !t.accepted && refusal(ev.Err.Code):
+		m.next(CauseRefused) // whoever pulled it cannot do it in time; another one may
 	case !m.anyLive():
 		m.finish(ev.Err, nil)
 	}

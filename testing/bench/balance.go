@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"testing"
 	"text/tabwriter"
 	"time"
 )
@@ -21,6 +22,7 @@ type balanceOptions struct {
 	seed   uint64
 	rounds int
 	last   time.Duration // of a round
+	test   *testing.T    // for the cases in virtual time; nil: they get a process of their own
 }
 
 // balanceFigure is one figure of `bench balance`. Baseline and ratio are there where a
@@ -52,11 +54,14 @@ func compared(name, metric string, value, baseline float64, unit string) balance
 
 func round3(v float64) float64 { return math.Round(v*1000) / 1000 }
 
-// balanceCases are the cases by name.
-var balanceCases = map[string]func(context.Context, balanceOptions) ([]balanceFigure, error){
-	"mixed80":  mixed80,
-	"one-gpu":  oneGPU,
-	"uplink10": uplink10,
+// balanceCases are the cases by name, and whether they run in virtual time.
+var balanceCases = map[string]struct {
+	run     func(context.Context, balanceOptions) ([]balanceFigure, error)
+	virtual bool
+}{
+	"mixed80":  {mixed80, true},
+	"one-gpu":  {oneGPU, true},
+	"uplink10": {uplink10, false},
 }
 
 // balance measures who serves what, and how old it is by then.
@@ -68,6 +73,7 @@ func balance(args []string, out io.Writer) error {
 	rounds := flags.Int("rounds", 3, "loads of mixed80")
 	seconds := flags.Duration("time", 8*time.Second, "of a round, and of each other case")
 	asJSON := flags.Bool("json", false, "one JSON object a line")
+	virtual := flags.Bool("virtual", false, "the case runs in this process, as a test, which then ends")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
@@ -85,12 +91,27 @@ func balance(args []string, out io.Writer) error {
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer cancel()
 	var list []balanceFigure
+	o := balanceOptions{seed: *seed, rounds: *rounds, last: *seconds}
 	for _, name := range strings.Split(*cases, ",") {
-		run, ok := balanceCases[name]
+		c, ok := balanceCases[name]
 		if !ok {
 			return fmt.Errorf("balance: there is no case %q; there are: %s", name, strings.Join(names, ", "))
 		}
-		figures, err := run(ctx, balanceOptions{seed: *seed, rounds: *rounds, last: *seconds})
+		run := c.run
+		switch {
+		case *virtual:
+			asTest(func(t *testing.T) error {
+				o.test = t
+				figures, err := run(ctx, o)
+				if err != nil {
+					return err
+				}
+				return printBalance(out, figures, true)
+			})
+		case c.virtual:
+			run = func(ctx context.Context, o balanceOptions) ([]balanceFigure, error) { return virtually(ctx, name, o) }
+		}
+		figures, err := run(ctx, o)
 		if err != nil {
 			return fmt.Errorf("balance: %s: %w", name, err)
 		}

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/fleetbus/fleetbus/agent"
@@ -14,6 +18,7 @@ import (
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/fleetbus/fleetbus/router"
+	"github.com/fleetbus/fleetbus/testing/natstest"
 	"github.com/nats-io/nats.go"
 )
 
@@ -22,13 +27,80 @@ const balanceReady = 20 * time.Second
 
 const balanceTask = "see"
 
-// balanceFleet is a server, agents and clients over TCP, with a plan that stays as it is.
-// What they serve is time alone, so one process and few cores are enough for all of them.
+// balanceFleet is agents and clients on one server, with a plan that stays as it is. What
+// they serve is time alone, so one process is enough for all of them.
 type balanceFleet struct {
-	server *embed.Server
-	dir    string
-	b      *bus.Bus
-	stops  []func() error
+	connect connector
+	b       *bus.Bus
+	stops   []func() error
+}
+
+// connector makes connections to one server.
+type connector func(name string) (*nats.Conn, error)
+
+// inVirtualTime runs f where only what waits takes time: what is measured is who serves
+// what, not how busy this machine is. Bubbles belong to tests, so this needs one.
+//
+// f gets a context that was made in there: time stands still for who waits for another.
+func inVirtualTime(t *testing.T, f func(context.Context, connector) error) (err error) {
+	natstest.Bubble(t, func(t *testing.T) {
+		s := natstest.Start(t)
+		err = f(context.Background(), func(name string) (*nats.Conn, error) { return bus.Connect("", name, s.Dial()) })
+	})
+	return err
+}
+
+// virtually runs a case in a process of its own, as a test, and returns its figures.
+func virtually(ctx context.Context, name string, o balanceOptions) ([]balanceFigure, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.CommandContext(ctx, self, "balance", "--case", name, "--json", "--virtual",
+		"--seed", fmt.Sprint(o.seed), "--rounds", fmt.Sprint(o.rounds), "--time", o.last.String())
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %s", err, out)
+	}
+	var list []balanceFigure
+	for line := range bytes.Lines(out) {
+		if !bytes.HasPrefix(line, []byte("{")) {
+			continue // what package testing says
+		}
+		var f balanceFigure
+		if err := json.Unmarshal(line, &f); err != nil {
+			return nil, fmt.Errorf("%w in %s", err, line)
+		}
+		list = append(list, f)
+	}
+	return list, nil
+}
+
+// asTest runs f as a test and ends the process.
+func asTest(f func(t *testing.T) error) {
+	testing.Main(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: "balance", F: func(t *testing.T) {
+		if err := f(t); err != nil {
+			t.Fatal(err)
+		}
+	}}}, nil, nil)
+}
+
+// overTCP runs f with a server that listens, in real time.
+func overTCP(f func(url string) error) (err error) {
+	dir, err := os.MkdirTemp("", "fleetbus-balance-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	s, err := embed.New(embed.Options{StoreDir: dir, Port: -1, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	if err := s.Start(); err != nil {
+		return err
+	}
+	defer s.Stop()
+	return f(s.ClientURL())
 }
 
 // balanceReplica is one replica of the task, on a machine of its own.
@@ -39,10 +111,10 @@ type balanceReplica struct {
 	serve func(context.Context, *agent.Request) ([]byte, error)
 }
 
-// newBalanceFleet starts a server and an agent for every replica, and returns when each
-// of them is ready.
-func newBalanceFleet(ctx context.Context, replicas []balanceReplica) (f *balanceFleet, err error) {
-	f = new(balanceFleet)
+// newBalanceFleet starts an agent for every replica, and returns when each of them is
+// ready.
+func newBalanceFleet(ctx context.Context, connect connector, replicas []balanceReplica) (f *balanceFleet, err error) {
+	f = &balanceFleet{connect: connect}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.stop())
@@ -50,17 +122,8 @@ func newBalanceFleet(ctx context.Context, replicas []balanceReplica) (f *balance
 	}()
 	ctx, cancel := context.WithTimeout(ctx, balanceReady)
 	defer cancel()
-	if f.dir, err = os.MkdirTemp("", "fleetbus-balance-"); err != nil {
-		return f, err
-	}
 	quiet := slog.New(slog.DiscardHandler)
-	if f.server, err = embed.New(embed.Options{StoreDir: f.dir, Port: -1, Logger: quiet}); err != nil {
-		return f, err
-	}
-	if err = f.server.Start(); err != nil {
-		return f, err
-	}
-	nc, err := bus.Connect(f.server.ClientURL(), "balance")
+	nc, err := connect("balance")
 	if err != nil {
 		return f, err
 	}
@@ -86,7 +149,7 @@ func newBalanceFleet(ctx context.Context, replicas []balanceReplica) (f *balance
 		return f, err
 	}
 	for _, r := range replicas {
-		nc, err := bus.Connect(f.server.ClientURL(), r.agent)
+		nc, err := connect(r.agent)
 		if err != nil {
 			return f, err
 		}
@@ -153,9 +216,9 @@ func (f *balanceFleet) beats() (func(context.Context, int) error, error) {
 	}, f.b.Conn.Flush()
 }
 
-// client starts a client of an origin on a connection to url, and returns when it is ready.
-func (f *balanceFleet) client(ctx context.Context, url, origin string) (*router.Client, error) {
-	nc, err := bus.Connect(url, origin)
+// client starts a client of an origin, and returns when it is ready.
+func (f *balanceFleet) client(ctx context.Context, connect connector, origin string) (*router.Client, error) {
+	nc, err := connect(origin)
 	if err != nil {
 		return nil, err
 	}
@@ -186,8 +249,5 @@ func (f *balanceFleet) stop() error {
 		errs = append(errs, f.stops[i]())
 	}
 	f.stops = nil
-	if f.server != nil {
-		f.server.Stop()
-	}
-	return errors.Join(append(errs, os.RemoveAll(f.dir))...)
+	return errors.Join(errs...)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -96,42 +97,11 @@ func ages(ws []*watcher) (list []time.Duration) {
 }
 
 // oneGPU has eight robots ask one replica that can do seventeen times less than they want.
-func oneGPU(ctx context.Context, o balanceOptions) (figures []balanceFigure, err error) {
-	var mu sync.Mutex
-	worked := time.Duration(0)
-	f, err := newBalanceFleet(ctx, []balanceReplica{{agent: "gpu", tier: messages.Edge, serve: func(ctx context.Context, r *agent.Request) ([]byte, error) {
-		start := time.Now()
-		err := rest(ctx, gpuTime)
-		mu.Lock()
-		worked += time.Since(start)
-		mu.Unlock()
-		return nil, err
-	}}})
+func oneGPU(_ context.Context, o balanceOptions) ([]balanceFigure, error) {
+	watchers := make([]*watcher, gpuRobots)
+	err := inVirtualTime(o.test, func(ctx context.Context, connect connector) error { return runGPU(ctx, connect, watchers, o.last) })
 	if err != nil {
 		return nil, err
-	}
-	defer func() {
-		if stop := f.stop(); err == nil {
-			err = stop
-		}
-	}()
-	begun := time.Now()
-	var all sync.WaitGroup
-	watchers := make([]*watcher, gpuRobots)
-	errs := make([]error, gpuRobots)
-	for i := range watchers {
-		c, err := f.client(ctx, f.server.ClientURL(), fmt.Sprintf("robot-%d", i))
-		if err != nil {
-			return nil, err
-		}
-		watchers[i] = new(watcher)
-		all.Go(func() { errs[i] = watchers[i].watch(ctx, c, begun, o.last, gpuDeadline, make([]byte, 8)) })
-	}
-	all.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return nil, err
-		}
 	}
 	stale, least := 0, len(watchers[0].answered)
 	for _, w := range watchers {
@@ -149,45 +119,47 @@ func oneGPU(ctx context.Context, o balanceOptions) (figures []balanceFigure, err
 	}, nil
 }
 
-// uplink10 has one client with a camera ask over 10 Mbit/s, which is a third of what the
-// camera takes. The baseline sends every picture, as a loop does that knows nothing of
-// newer ones.
-func uplink10(ctx context.Context, o balanceOptions) (figures []balanceFigure, err error) {
-	var begun time.Time
-	var mu sync.Mutex
-	var served []time.Duration // how old a picture was when its service began
-	f, err := newBalanceFleet(ctx, []balanceReplica{{agent: "edge", tier: messages.Edge, serve: func(ctx context.Context, r *agent.Request) ([]byte, error) {
-		mu.Lock()
-		served = append(served, time.Since(begun)-time.Duration(binary.BigEndian.Uint64(r.Body)))
-		mu.Unlock()
-		return nil, rest(ctx, uplinkTime)
+func runGPU(ctx context.Context, connect connector, watchers []*watcher, last time.Duration) (err error) {
+	f, err := newBalanceFleet(ctx, connect, []balanceReplica{{agent: "gpu", tier: messages.Edge, serve: func(ctx context.Context, _ *agent.Request) ([]byte, error) {
+		return nil, rest(ctx, gpuTime)
 	}}})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() {
 		if stop := f.stop(); err == nil {
 			err = stop
 		}
 	}()
-	narrow, err := newNarrow(f.server.ClientURL())
-	if err != nil {
-		return nil, err
+	var all sync.WaitGroup
+	errs := make([]error, len(watchers))
+	begun := time.Now()
+	for i := range watchers {
+		c, err := f.client(ctx, connect, fmt.Sprintf("robot-%d", i))
+		if err != nil {
+			return err
+		}
+		watchers[i] = new(watcher)
+		// Cameras do not take their pictures in step.
+		shift := time.Duration(i) * time.Second / cameraRate / time.Duration(len(watchers))
+		all.Go(func() { errs[i] = watchers[i].watch(ctx, c, begun.Add(shift), last, gpuDeadline, make([]byte, 8)) })
 	}
-	defer narrow.close()
-	c, err := f.client(ctx, narrow.url(), "robot")
-	if err != nil {
-		return nil, err
-	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// uplink10 has one client with a camera ask over 10 Mbit/s, which is a third of what the
+// camera takes. The baseline sends every picture, as a loop does that knows nothing of
+// newer ones.
+func uplink10(ctx context.Context, o balanceOptions) ([]balanceFigure, error) {
 	w := new(watcher)
-	begun = time.Now()
-	if err := w.watch(ctx, c, begun, o.last, uplinkDeadline, make([]byte, uplinkBytes)); err != nil {
-		return nil, err
-	}
-	mu.Lock()
-	slices.Sort(served)
-	mu.Unlock()
-	bare, err := bareUplink(ctx, f, o.last)
+	var served, bare []time.Duration // how old a picture was when its service began, ascending
+	err := overTCP(func(url string) (err error) {
+		if served, err = runUplink(ctx, url, w, o.last); err == nil {
+			bare, err = bareUplink(ctx, url, o.last)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -202,10 +174,42 @@ func uplink10(ctx context.Context, o balanceOptions) (figures []balanceFigure, e
 	}, nil
 }
 
+func runUplink(ctx context.Context, url string, w *watcher, last time.Duration) (served []time.Duration, err error) {
+	var begun time.Time
+	var mu sync.Mutex
+	straight := func(name string) (*nats.Conn, error) { return bus.Connect(url, name) }
+	f, err := newBalanceFleet(ctx, straight, []balanceReplica{{agent: "edge", tier: messages.Edge, serve: func(ctx context.Context, r *agent.Request) ([]byte, error) {
+		mu.Lock()
+		served = append(served, time.Since(begun)-time.Duration(binary.BigEndian.Uint64(r.Body)))
+		mu.Unlock()
+		return nil, rest(ctx, uplinkTime)
+	}}})
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if stop := f.stop(); err == nil {
+			err = stop
+		}
+		slices.Sort(served)
+	}()
+	narrow, err := newNarrow(url)
+	if err != nil {
+		return nil, err
+	}
+	defer narrow.close()
+	c, err := f.client(ctx, func(name string) (*nats.Conn, error) { return bus.Connect(narrow.url(), name) }, "robot")
+	if err != nil {
+		return nil, err
+	}
+	begun = time.Now()
+	return served, w.watch(ctx, c, begun, last, uplinkDeadline, make([]byte, uplinkBytes))
+}
+
 // bareUplink publishes every picture over a narrow link of its own and returns how old each
 // was when it arrived, ascending.
-func bareUplink(ctx context.Context, f *balanceFleet, last time.Duration) ([]time.Duration, error) {
-	narrow, err := newNarrow(f.server.ClientURL())
+func bareUplink(ctx context.Context, url string, last time.Duration) ([]time.Duration, error) {
+	narrow, err := newNarrow(url)
 	if err != nil {
 		return nil, err
 	}
@@ -215,19 +219,22 @@ func bareUplink(ctx context.Context, f *balanceFleet, last time.Duration) ([]tim
 		return nil, err
 	}
 	defer nc.Close()
-	var mu sync.Mutex
-	var list []time.Duration
-	begun := time.Now()
-	sub, err := f.b.Conn.Subscribe("bare", func(m *nats.Msg) {
-		mu.Lock()
-		defer mu.Unlock()
-		list = append(list, time.Since(begun)-time.Duration(binary.BigEndian.Uint64(m.Data)))
-	})
+	far, err := bus.Connect(url, "bare")
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = sub.Unsubscribe() }() // fails only where the connection is closed
-	if err := f.b.Conn.Flush(); err != nil {
+	defer far.Close()
+	var mu sync.Mutex
+	var list []time.Duration
+	begun := time.Now()
+	if _, err = far.Subscribe("bare", func(m *nats.Msg) {
+		mu.Lock()
+		defer mu.Unlock()
+		list = append(list, time.Since(begun)-time.Duration(binary.BigEndian.Uint64(m.Data)))
+	}); err != nil {
+		return nil, err
+	}
+	if err := far.Flush(); err != nil {
 		return nil, err
 	}
 	for i := 0; time.Duration(i)*time.Second/cameraRate < last; i++ {
@@ -290,10 +297,12 @@ func (n *narrow) accept() {
 	}
 }
 
-// narrowBuffer and narrowChunk keep what waits in the proxy itself under 20 ms.
+// narrowBuffer and narrowChunk keep what waits in the proxy itself under 20 ms; narrowIdle is
+// far above what a read takes of bytes that are there.
 const (
 	narrowBuffer = 16 << 10
 	narrowChunk  = 4 << 10
+	narrowIdle   = 5 * time.Millisecond
 )
 
 // up carries bytes at the rate of the link: each chunk is due when those before it are
@@ -303,9 +312,12 @@ func (n *narrow) up(far, near net.Conn) {
 	buf := make([]byte, narrowChunk)
 	due := time.Now()
 	for {
+		asked := time.Now()
 		k, err := near.Read(buf)
 		if k > 0 {
-			if now := time.Now(); due.Before(now) {
+			// Only a link that had nothing to carry begins anew: what a busy machine slept too
+			// long between two chunks is no slower link.
+			if now := time.Now(); now.Sub(asked) > narrowIdle && due.Before(now) {
 				due = now
 			}
 			due = due.Add(time.Duration(k) * time.Second / uplinkRate)

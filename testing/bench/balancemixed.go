@@ -27,11 +27,11 @@ var mixedKinds = []struct {
 }{
 	{messages.Cloud, 2, 15 * time.Millisecond},
 	{messages.Edge, 4, 25 * time.Millisecond},
-	{messages.Robot, 8, 50 * time.Millisecond},
+	{messages.Robot, 8, 40 * time.Millisecond},
 }
 
 // runMixed plays one load on a real fleet, and returns how long each request took.
-func runMixed(ctx context.Context, l *balanceLoad, kinds []messages.Tier, ranks []int) (took []time.Duration, err error) {
+func runMixed(ctx context.Context, connect connector, l *balanceLoad, kinds []messages.Tier, ranks []int) (took []time.Duration, err error) {
 	var begun time.Time // before the first request
 	var replicas []balanceReplica
 	for i := range l.base {
@@ -43,7 +43,7 @@ func runMixed(ctx context.Context, l *balanceLoad, kinds []messages.Tier, ranks 
 				return r.Body, rest(ctx, l.takes(i, int(binary.BigEndian.Uint64(r.Body)), time.Since(begun)))
 			}})
 	}
-	f, err := newBalanceFleet(ctx, replicas)
+	f, err := newBalanceFleet(ctx, connect, replicas)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func runMixed(ctx context.Context, l *balanceLoad, kinds []messages.Tier, ranks 
 	}()
 	var clients []*router.Client
 	for i := range mixedClients {
-		c, err := f.client(ctx, f.server.ClientURL(), fmt.Sprintf("client-%d", i))
+		c, err := f.client(ctx, connect, fmt.Sprintf("client-%d", i))
 		if err != nil {
 			return nil, err
 		}
@@ -106,7 +106,7 @@ func rest(ctx context.Context, d time.Duration) error {
 }
 
 // mixed80 compares a real fleet with a twin that knows everything, on the same loads.
-func mixed80(ctx context.Context, o balanceOptions) ([]balanceFigure, error) {
+func mixed80(_ context.Context, o balanceOptions) ([]balanceFigure, error) {
 	var base []time.Duration
 	var kinds []messages.Tier
 	var ranks []int
@@ -118,7 +118,11 @@ func mixed80(ctx context.Context, o balanceOptions) ([]balanceFigure, error) {
 	var ours, twins []time.Duration
 	for i := range o.rounds {
 		l := drawBalance(o.seed+uint64(i), base, o.last, mixedDeadline, mixedShare)
-		took, err := runMixed(ctx, l, kinds, ranks)
+		var took []time.Duration
+		err := inVirtualTime(o.test, func(ctx context.Context, connect connector) (err error) {
+			took, err = runMixed(ctx, connect, l, kinds, ranks)
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}

@@ -33,7 +33,8 @@ const (
 	weightHigh = 1.2
 )
 
-// drawBalance draws a load that lasts for a while, at a share of what the replicas can do.
+// drawBalance draws a load that lasts for a while, at a share of what the
+// replicas can do while none of them is slow.
 func drawBalance(seed uint64, base []time.Duration, last, deadline time.Duration, share float64) *balanceLoad {
 	rng := rand.New(rand.NewPCG(seed, 0xba1a4ce))
 	l := &balanceLoad{base: base, deadline: deadline, factor: slowFactor}
@@ -47,9 +48,7 @@ func drawBalance(seed uint64, base []time.Duration, last, deadline time.Duration
 			at = s.to + exp(fastMean)
 		}
 		l.slow = append(l.slow, spans)
-		// While it is slow it does 1/2.5 of its work.
-		slow := float64(slowMean) / float64(slowMean+fastMean)
-		rate += (1 - slow + slow/slowFactor) / float64(b)
+		rate += 1 / float64(b)
 	}
 	mean := time.Duration(1 / (rate * share))
 	for at := exp(mean); at < last; at += exp(mean) {

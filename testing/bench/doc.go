@@ -1,6 +1,10 @@
 // Command bench runs the benchmarks of fleetbus: `go run ./testing/bench NAME [flags]`,
 // a table for people, or with --json one object a line for programs.
 //
+//	balance [--case mixed80,one-gpu,uplink10] [--seed 1] [--rounds 3] [--time 8s] [--json]
+//	                                                   who serves what: misses against a twin that knows everything, eight robots on one
+//	                                                   GPU (both in virtual time: no machine is too busy for them), and a camera on a
+//	                                                   10 Mbit/s uplink
 //	gap [--time 1s] [--best best.csv] [--json] FILE…   the allocation engine on public instances
 //	multi [--time 1s] [--seeds 3] [--items 0] [--json]  the same on own instances with three resources
 //	placement [--environments 10000] [--replicas 30000] [--seed 1] [--runs 0] [--clouds tight] [--growth] [--json]
