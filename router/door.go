@@ -15,7 +15,7 @@ import (
 
 // handle takes in a request at the door. It runs in the endpoint's goroutine and must
 // not wait, so the request gets one of its own; how many there are is bounded.
-func (s *Service) handle(ctx context.Context, r micro.Request) {
+func (s *Service) handle(ctx context.Context, endpoint string, r micro.Request) {
 	if r.Reply() == "" {
 		s.client.note("req", messages.Errorf(messages.CodeBadRequest, "a request without a reply subject on %s", r.Subject()))
 		return
@@ -23,13 +23,16 @@ func (s *Service) handle(ctx context.Context, r micro.Request) {
 	// The reply is published by us and not through r: micro reads r's fields when this
 	// function returns, which is before the answer is there.
 	reply, header, body, subject := r.Reply(), messages.Header(r.Headers()), r.Data(), r.Subject()
+	end := s.stats.begin(endpoint, time.Now())
 	if err := s.enter(); err != nil {
+		end(err, time.Now())
 		s.answer(reply, messages.Reply{Kind: messages.ReplyResult, Err: err}, nil)
 		return
 	}
 	go func() {
 		defer s.leave()
 		out, data := s.serve(ctx, subject, header, body, reply)
+		end(out.Err, time.Now()) // before it is sent: who has the answer finds it counted
 		s.answer(reply, out, data)
 	}()
 }

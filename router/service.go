@@ -43,6 +43,7 @@ type Service struct {
 	cfg    Config
 	begun  atomic.Bool
 	slots  chan struct{}
+	stats  doorStats
 
 	mu     sync.Mutex
 	closed bool
@@ -183,8 +184,9 @@ func (s *Service) leave() {
 func (s *Service) open(ctx context.Context) (micro.Service, error) {
 	door, err := micro.AddService(s.nc, micro.Config{
 		Name: serviceName, Version: serviceVersion, QueueGroup: serviceName,
-		Description: "Requests to fleet " + s.cfg.Fleet + ": inference, action, training",
-		Metadata:    map[string]string{"fleet": s.cfg.Fleet, "site": s.cfg.Site, "id": s.cfg.Origin},
+		Description:  "Requests to fleet " + s.cfg.Fleet + ": inference, action, training",
+		StatsHandler: func(e *micro.Endpoint) any { return s.stats.of(e.Name) },
+		Metadata:     map[string]string{"fleet": s.cfg.Fleet, "site": s.cfg.Site, "id": s.cfg.Origin},
 	})
 	if err != nil {
 		return nil, err
@@ -198,7 +200,7 @@ func (s *Service) open(ctx context.Context) (micro.Service, error) {
 		{"training", func() messages.Subject { s := request; s.Class = messages.Training; return s }()},
 		{"action", messages.Subject{Kind: messages.KindAct, Fleet: s.cfg.Fleet}},
 	} {
-		if err := door.AddEndpoint(e.name, micro.HandlerFunc(func(r micro.Request) { s.handle(ctx, r) }),
+		if err := door.AddEndpoint(e.name, micro.HandlerFunc(func(r micro.Request) { s.handle(ctx, e.name, r) }),
 			micro.WithEndpointSubject(e.subject.String())); err != nil {
 			_ = door.Stop() // the first error is the one to report
 			return nil, err

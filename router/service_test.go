@@ -179,6 +179,47 @@ func TestManyRouters(t *testing.T) {
 	}
 }
 
+// `nats micro stats` shows what became of requests, not only that they came.
+func TestServiceStats(t *testing.T) {
+	f := newFleet(t)
+	f.plan(task(messages.Inference, "see", "edge"), task(messages.Action, "move", "robot"))
+	f.agent("edge", echo).pull("see", 0, 4)
+	f.service()
+	for range 3 {
+		f.request("fb.f.main.req.inference.arm.see", "x", nil)
+	}
+	f.request("fb.f.main.req.inference.arm.sea", "x", nil)
+	f.request("fb.f.main.req.action.arm.robot.move", "x", nil)
+	var stats struct {
+		Endpoints []struct {
+			Name     string
+			Requests int `json:"num_requests"`
+			Data     DoorStats
+		}
+	}
+	if err := json.Unmarshal(f.request("$SRV.STATS.fleetbus-router", "", nil).Data, &stats); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range stats.Endpoints {
+		d := e.Data
+		ok := true
+		switch e.Name {
+		case "inference":
+			ok = e.Requests == 4 && d.Answered == 3 && d.Errors[messages.CodeNotFound] == 1 && d.AvgMS > 0 && d.MaxMS >= d.AvgMS
+		case "action":
+			ok = e.Requests == 1 && d.Answered == 0 && d.Errors[messages.CodeBadRequest] == 1
+		case "training":
+			ok = e.Requests == 0 && d.Answered == 0
+		}
+		if !ok || d.InFlight != 0 {
+			t.Errorf("%+v", e)
+		}
+	}
+	if len(stats.Endpoints) != 3 {
+		t.Errorf("%+v", stats)
+	}
+}
+
 func TestServiceFull(t *testing.T) {
 	f := newFleet(t)
 	f.plan(task(messages.Inference, "see", "edge"))

@@ -106,7 +106,7 @@ func TestSlowOnPartial(t *testing.T) {
 		}
 		last = i
 	}
-	if n < maxParts || n > 2*maxParts { // the box, and what was taken out of it before
+	if n < maxParts-4 || n > 2*maxParts { // the box beside other news, and what was taken out of it before
 		t.Fatalf("%d parts were passed on, %d fit into the box", n, maxParts)
 	}
 }
