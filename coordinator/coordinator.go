@@ -41,6 +41,7 @@ type Coordinator struct {
 	asks    chan chan messages.State
 	work    queue
 	link    linkState
+	heir    heir
 
 	mu      sync.Mutex
 	missing map[string]bool // what must be known before leading makes sense
@@ -69,7 +70,7 @@ func New(nc *nats.Conn, cfg Config) *Coordinator {
 	}
 	return &Coordinator{
 		nc: nc, cfg: cfg, log: cfg.Logger, nonce: nuid.Next(),
-		events: make(chan placement.Event, eventBuffer), asks: make(chan chan messages.State), work: newQueue(), link: newLinkState(),
+		events: make(chan placement.Event, eventBuffer), asks: make(chan chan messages.State), work: newQueue(), link: newLinkState(), heir: newHeir(),
 		missing: map[string]bool{haveAgents: true, haveDesired: true}, ready: make(chan struct{}),
 	}
 }
@@ -101,7 +102,7 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	}
 	defer stop()
 	all, ctx := errgroup.WithContext(ctx)
-	for _, part := range []func(context.Context){c.own, c.perform, c.watchLink, c.watchAgents, c.watchDesired, c.lead} {
+	for _, part := range []func(context.Context){c.own, c.perform, c.watchLink, c.watchAgents, c.watchDesired, c.watchLease, c.lead} {
 		all.Go(func() error {
 			part(ctx)
 			return nil

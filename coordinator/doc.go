@@ -7,7 +7,7 @@
 //
 //   - One goroutine owns the Machine. It never waits for the network.
 //   - One goroutine performs effects, in the Machine's order: persist, then send.
-//   - One goroutine holds the lease; see lease.go.
+//   - One goroutine holds the lease (lease.go), one watches it (heir.go).
 //   - One watches the agents bucket, one the desired bucket; see watch.go.
 //
 // # What a dead coordinator costs

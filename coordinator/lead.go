@@ -57,18 +57,27 @@ func (c *Coordinator) lead(ctx context.Context) {
 			rest(ctx)
 			continue
 		}
-		term, t, err := l.acquire(ctx)
+		term, t, err := c.take(ctx, l)
 		if err != nil {
 			if !errors.Is(err, errHeld) && ctx.Err() == nil && !failing {
 				failing = true
 				c.log.Warn("cannot take the lease; trying on", "error", err)
 			}
-			rest(ctx)
+			c.heir.wait(ctx)
 			continue
 		}
 		failing = false
 		c.rule(ctx, l, term, t)
 	}
+}
+
+// take takes the lease if it can be had.
+func (c *Coordinator) take(ctx context.Context, l *lease) (messages.Term, tenure, error) {
+	if from, ok := c.heir.overdue(time.Now()); ok {
+		c.log.Info("the leader has not renewed its lease; taking it over", "ttl", from.ttl)
+		return l.seize(ctx, from)
+	}
+	return l.acquire(ctx)
 }
 
 // rule leads under a term until the lease is lost or ctx ends.
@@ -86,6 +95,7 @@ func (c *Coordinator) rule(ctx context.Context, l *lease, term messages.Term, t 
 	if err != nil {
 		c.log.Warn("cannot answer for the fleet; giving the lease back", "error", err)
 		c.giveBack(l)
+		rest(ctx)
 		return
 	}
 	defer stop()

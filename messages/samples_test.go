@@ -76,6 +76,7 @@ func samples() []sample {
 		{"task-entry", &TaskEntry{V: 1, Task: aPlaced()}, newOf[TaskEntry]()},
 		{"drain-entry", &DrainEntry{V: 1, Agent: "edge-1", Reason: "new fan"}, newOf[DrainEntry]()},
 		{"lease", &Lease{V: 1, Holder: "coordinator-a"}, newOf[Lease]()},
+		{"lease-ttl", &Lease{V: 1, Holder: "coordinator-a", TTL: 10}, newOf[Lease]()},
 		{"event", &Event{V: 1, Time: aTime, Term: aFence, Kind: "replica_moved", Agent: "edge-1", Task: "detect", ID: "detect/0", Reason: "edge-2 is lost"}, newOf[Event]()},
 		{"state", &State{
 			V: 1, Leader: "coordinator-a", Term: aFence, Settings: Settings{V: 1, WeightLatency: 1, WeightCost: 1, Reserve: 0.1, Mode: Dynamic},
