@@ -98,13 +98,13 @@ func (c *Coordinator) rule(ctx context.Context, l *lease, term messages.Term, t 
 		rest(ctx)
 		return
 	}
-	defer stop()
 	c.log.Info("leads", "term", term, "id", c.cfg.ID, "version", c.cfg.Version)
 	c.work.put(r) // before the Machine can put anything of this term
 	c.tenure.Store(r)
 	c.feed(ctx, loaded)
 	c.feed(ctx, placement.Elected{Term: term})
 	why := c.keep(ctx, l, r)
+	stop() // first of all: whoever asks now is to ask the next
 	c.depose(r, why)
 	c.feed(ctx, placement.Deposed{Reason: why})
 	if ctx.Err() != nil {
