@@ -119,6 +119,10 @@ func (m *Machine) fold(ev Event) {
 		if a := m.agents[ev.Agent]; a != nil && a.inc == ev.Inc {
 			m.suspect(a, "its connection was closed")
 		}
+	case Unreached:
+		if a := m.agents[ev.Agent]; a != nil && a.inc == ev.Inc {
+			m.suspect(a, "nobody answers there, says "+ev.By)
+		}
 	case Ack:
 		m.ack(&ev.PlacementAck)
 	case SendFailed:
