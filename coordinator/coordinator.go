@@ -23,7 +23,11 @@ type Config struct {
 	Replicas int           // of streams and buckets that it has to make; 0: see bus.New
 	LeaseTTL time.Duration // whole seconds, at least MinLeaseTTL; 0 means DefaultLeaseTTL
 	Logger   *slog.Logger  // nil: slog.Default()
-	Version  string        // of the program, for people
+
+	// SystemEvents: listen to what the server says of closed connections. The account must
+	// import it from the system account; where it may not subscribe, the server says so.
+	SystemEvents bool
+	Version      string // of the program, for people
 }
 
 // Coordinator is one coordinator. Its methods may be called from many goroutines, Run
@@ -42,6 +46,7 @@ type Coordinator struct {
 	work    queue
 	link    linkState
 	heir    heir
+	lives   lives
 
 	mu      sync.Mutex
 	missing map[string]bool // what must be known before leading makes sense
@@ -70,7 +75,7 @@ func New(nc *nats.Conn, cfg Config) *Coordinator {
 	}
 	return &Coordinator{
 		nc: nc, cfg: cfg, log: cfg.Logger, nonce: nuid.Next(),
-		events: make(chan placement.Event, eventBuffer), asks: make(chan chan messages.State), work: newQueue(), link: newLinkState(), heir: newHeir(),
+		events: make(chan placement.Event, eventBuffer), asks: make(chan chan messages.State), work: newQueue(), link: newLinkState(), heir: newHeir(), lives: newLives(),
 		missing: map[string]bool{haveAgents: true, haveDesired: true}, ready: make(chan struct{}),
 	}
 }
@@ -119,13 +124,13 @@ func (c *Coordinator) listen(ctx context.Context) (stop func(), err error) {
 			_ = s.Unsubscribe() // fails only for a closed connection
 		}
 	}
-	on := func(kind messages.Kind, take func(agent string, data []byte) (placement.Event, error)) error {
+	on := func(kind messages.Kind, take func(s messages.Subject, data []byte) (placement.Event, error)) error {
 		pattern := c.bus.Subject(kind, "").String()
 		sub, err := c.nc.Subscribe(pattern, func(m *nats.Msg) {
 			s, err := messages.ParseSubject(m.Subject)
 			var ev placement.Event
 			if err == nil {
-				ev, err = take(s.Agent, m.Data)
+				ev, err = take(s, m.Data)
 			}
 			if err != nil {
 				c.garbage.Note(c.log, string(kind), err)
@@ -141,16 +146,27 @@ func (c *Coordinator) listen(ctx context.Context) (stop func(), err error) {
 	}
 	// The subject signs a message: whatever its body says of its sender must agree.
 	err = errors.Join(
-		on(messages.KindHeartbeat, func(agent string, data []byte) (placement.Event, error) {
+		on(messages.KindHeartbeat, func(s messages.Subject, data []byte) (placement.Event, error) {
 			var hb messages.Heartbeat
 			err := messages.Decode(data, &hb)
-			return placement.Heartbeat{Heartbeat: hb}, signed(err, agent, hb.Agent)
+			return placement.Heartbeat{Heartbeat: hb}, signed(err, s.Agent, hb.Agent)
 		}),
-		on(messages.KindGoodbye, func(agent string, data []byte) (placement.Event, error) {
+		on(messages.KindGoodbye, func(s messages.Subject, data []byte) (placement.Event, error) {
 			var g messages.Goodbye
 			err := messages.Decode(data, &g)
-			return placement.Goodbye{Goodbye: g}, signed(err, agent, g.Agent)
+			return placement.Goodbye{Goodbye: g}, signed(err, s.Agent, g.Agent)
+		}),
+		on(messages.KindUnreached, func(s messages.Subject, data []byte) (placement.Event, error) {
+			var u messages.Unreached
+			err := messages.Decode(data, &u)
+			return placement.Unreached{Agent: u.Agent, Inc: u.Inc, By: s.Origin}, signed(err, s.Agent, u.Agent)
 		}))
+	if err == nil && c.cfg.SystemEvents {
+		var sub *nats.Subscription
+		if sub, err = c.hearSystem(ctx); err == nil {
+			subs = append(subs, sub)
+		}
+	}
 	if err != nil {
 		stop()
 		return nil, err

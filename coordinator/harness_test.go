@@ -36,10 +36,13 @@ type runner struct {
 }
 
 // run starts a coordinator with the shortest lease. It ends with the test, or at stop.
-func run(t *testing.T, nc *nats.Conn, id string) *runner {
+func run(t *testing.T, nc *nats.Conn, id string, mods ...func(*Coordinator)) *runner {
 	t.Helper()
 	c := New(nc, Config{Fleet: "test", ID: id, LeaseTTL: MinLeaseTTL, Logger: slog.New(slog.DiscardHandler)})
 	c.calm = quick
+	for _, mod := range mods {
+		mod(c)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx) }()

@@ -85,6 +85,7 @@ func (c *Coordinator) watchAgents(ctx context.Context) {
 	var epoch, before int64
 	gone := func(id string) {
 		delete(known, id)
+		c.lives.end(id)
 		c.feed(ctx, placement.Unregistered{Agent: id})
 	}
 	c.watch(ctx, bus.Agents,
@@ -111,7 +112,9 @@ func (c *Coordinator) watchAgents(ctx context.Context) {
 				return
 			}
 			known[e.Key()] = true
-			c.feed(ctx, placement.Registered{Registration: r, Inc: messages.Incarnation{Epoch: epoch, Revision: e.Revision()}})
+			inc := messages.Incarnation{Epoch: epoch, Revision: e.Revision()}
+			c.lives.begin(e.Key(), inc)
+			c.feed(ctx, placement.Registered{Registration: r, Inc: inc})
 		},
 		func() {
 			for id := range known {

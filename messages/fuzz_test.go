@@ -53,6 +53,7 @@ func fuzzMessage[T any, P interface {
 
 func FuzzHeartbeat(f *testing.F)    { fuzzMessage[Heartbeat](f) }
 func FuzzGoodbye(f *testing.F)      { fuzzMessage[Goodbye](f) }
+func FuzzUnreached(f *testing.F)    { fuzzMessage[Unreached](f) }
 func FuzzClaim(f *testing.F)        { fuzzMessage[Claim](f) }
 func FuzzRegistration(f *testing.F) { fuzzMessage[Registration](f) }
 func FuzzPlacement(f *testing.F)    { fuzzMessage[Placement](f) }

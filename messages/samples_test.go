@@ -61,6 +61,7 @@ func samples() []sample {
 			Replicas: []ReplicaStatus{aStatus, {ID: "hold/r1", State: ReplicaReady}},
 		}, newOf[Heartbeat]()},
 		{"goodbye", &Goodbye{V: 1, Agent: "edge-1", Inc: aFence, Reason: "drained"}, newOf[Goodbye]()},
+		{"unreached", &Unreached{V: 1, Agent: "edge-1", Inc: aFence}, newOf[Unreached]()},
 		{"claim", &Claim{V: 1, Agent: "edge-1", Inc: aFence, Host: "box-7"}, newOf[Claim]()},
 		{"registration", &Registration{V: 1, Environment: anEnv}, newOf[Registration]()},
 		{"placement", &Placement{

@@ -11,6 +11,7 @@ import (
 	"github.com/fleetbus/fleetbus/internal/fleetfile"
 	"github.com/fleetbus/fleetbus/internal/history"
 	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -136,14 +137,14 @@ func (a *app) agent(cmd *cobra.Command, g *agentFlags) (err error) {
 }
 
 func (a *app) runAgent(ctx context.Context, log *slog.Logger, env messages.Environment, drain time.Duration, handlers []agent.Handler) error {
-	nc, err := a.connectForever(ctx, "fleetbus agent "+env.ID, log)
+	nc, err := a.connectForever(ctx, bus.AgentConn(a.fleet, env.ID), log)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
 	// Heartbeats have a connection of their own: a large body on its way must not look
 	// like the death of the agent.
-	beats, err := a.connectForever(ctx, "fleetbus beats "+env.ID, log)
+	beats, err := a.connectForever(ctx, bus.BeatConn(a.fleet, env.ID), log)
 	if err != nil {
 		return err
 	}
