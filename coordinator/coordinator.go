@@ -47,6 +47,7 @@ type Coordinator struct {
 	link    linkState
 	heir    heir
 	lives   lives
+	beats   beats
 
 	mu      sync.Mutex
 	missing map[string]bool // what must be known before leading makes sense
@@ -55,8 +56,9 @@ type Coordinator struct {
 	tenure atomic.Pointer[reign] // nil while somebody else may lead
 }
 
-// eventBuffer is how many events may wait for the Machine: two seconds of the beats of
-// 1,000 agents while it makes a plan. What does not fit waits in the connection.
+// eventBuffer is how many events, beside heartbeats, may wait for the Machine while it makes
+// a plan: one for each of 2,000 documents that are saved. What does not fit waits where it
+// comes from.
 const eventBuffer = 2048
 
 const (
@@ -73,11 +75,13 @@ func New(nc *nats.Conn, cfg Config) *Coordinator {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &Coordinator{
+	c := &Coordinator{
 		nc: nc, cfg: cfg, log: cfg.Logger, nonce: nuid.Next(),
 		events: make(chan placement.Event, eventBuffer), asks: make(chan chan messages.State), work: newQueue(), link: newLinkState(), heir: newHeir(), lives: newLives(),
 		missing: map[string]bool{haveAgents: true, haveDesired: true}, ready: make(chan struct{}),
 	}
+	c.beats.init()
+	return c
 }
 
 func (c Config) check() error {
@@ -146,11 +150,6 @@ func (c *Coordinator) listen(ctx context.Context) (stop func(), err error) {
 	}
 	// The subject signs a message: whatever its body says of its sender must agree.
 	err = errors.Join(
-		on(messages.KindHeartbeat, func(s messages.Subject, data []byte) (placement.Event, error) {
-			var hb messages.Heartbeat
-			err := messages.Decode(data, &hb)
-			return placement.Heartbeat{Heartbeat: hb}, signed(err, s.Agent, hb.Agent)
-		}),
 		on(messages.KindGoodbye, func(s messages.Subject, data []byte) (placement.Event, error) {
 			var g messages.Goodbye
 			err := messages.Decode(data, &g)
@@ -161,11 +160,16 @@ func (c *Coordinator) listen(ctx context.Context) (stop func(), err error) {
 			err := messages.Decode(data, &u)
 			return placement.Unreached{Agent: u.Agent, Inc: u.Inc, By: s.Origin}, signed(err, s.Agent, u.Agent)
 		}))
-	if err == nil && c.cfg.SystemEvents {
-		var sub *nats.Subscription
-		if sub, err = c.hearSystem(ctx); err == nil {
+	hear := []func(context.Context) (*nats.Subscription, error){c.hearBeats}
+	if c.cfg.SystemEvents {
+		hear = append(hear, c.hearSystem)
+	}
+	for _, f := range hear {
+		sub, failed := f(ctx)
+		if sub != nil {
 			subs = append(subs, sub)
 		}
+		err = errors.Join(err, failed)
 	}
 	if err != nil {
 		stop()
@@ -207,19 +211,7 @@ func (c *Coordinator) own(ctx context.Context) {
 	m := placement.New(c.calm)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
-		var ev placement.Event
-		select {
-		case <-ctx.Done():
-			return
-		case answer := <-c.asks:
-			answer <- m.State()
-			continue
-		case ev = <-c.events:
-		case <-timer.C:
-			ev = placement.Tick{}
-		}
-		now := time.Now()
+	step := func(now time.Time, ev placement.Event) {
 		for _, e := range m.Step(now, ev) {
 			if w, ok := e.(placement.WakeAt); ok {
 				timer.Reset(w.At.Sub(now))
@@ -228,7 +220,33 @@ func (c *Coordinator) own(ctx context.Context) {
 			}
 		}
 	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case answer := <-c.asks:
+			answer <- m.State()
+		case ev := <-c.events:
+			step(time.Now(), ev)
+		case <-timer.C:
+			step(time.Now(), placement.Tick{})
+		case <-c.beats.ready:
+			list := c.beats.take()
+			now := time.Now()
+			for i := range list {
+				if i%beatsPerLook == 0 {
+					now = time.Now()
+				}
+				step(now, placement.Heartbeat{Heartbeat: list[i]})
+			}
+			c.beats.done(list)
+		}
+	}
 }
+
+// beatsPerLook is how many beats are folded with one look at the clock: a fraction of a
+// millisecond's, unless one of them makes a plan due.
+const beatsPerLook = 64
 
 // state asks the Machine's goroutine.
 func (c *Coordinator) state(ctx context.Context) (messages.State, bool) {

@@ -9,7 +9,6 @@ import (
 	"github.com/fleetbus/fleetbus/coordinator/placement"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -214,24 +213,4 @@ func (c *Coordinator) loadSaved(ctx context.Context, r *reign) (placement.Placem
 	}
 	out.Routes = &routes
 	return out, nil
-}
-
-// answerState answers ReadState while this coordinator leads.
-func (c *Coordinator) answerState(ctx context.Context) (stop func(), err error) {
-	sub, err := c.nc.Subscribe(StateSubject(c.cfg.Fleet), func(m *nats.Msg) {
-		s, ok := c.state(ctx)
-		if !ok {
-			return
-		}
-		data, err := messages.Encode(&s)
-		if err != nil {
-			c.log.Warn("the state is too large to send", "error", err)
-			return
-		}
-		_ = m.Respond(data) // whoever asked may be gone
-	})
-	if err != nil {
-		return nil, bus.Explain(err, "answer for the state")
-	}
-	return func() { _ = sub.Unsubscribe() }, nil
 }

@@ -12,6 +12,7 @@ import (
 // something could not be measured, or that a result is wrong.
 var commands = map[string]func(args []string, out io.Writer) error{
 	"gap":       gap,
+	"heartbeat": heartbeat,
 	"multi":     multi,
 	"placement": placement,
 }
@@ -24,6 +25,9 @@ func main() {
 }
 
 func run(args []string, out io.Writer) error {
+	if len(args) > 0 && args[0] == roleWord && os.Getenv(roleVariable) != "" {
+		return runRole(args[1:])
+	}
 	var names []string
 	for name := range commands {
 		names = append(names, name)

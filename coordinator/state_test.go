@@ -1,0 +1,65 @@
+package coordinator
+
+import (
+	"fmt"
+	"reflect"
+	"testing"
+
+	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/testing/natstest"
+	"github.com/nats-io/nats.go"
+)
+
+// The state of a large fleet does not fit into one message.
+func TestStateInParts(t *testing.T) {
+	t.Parallel()
+	for _, agents := range []int{0, 1, 20_000} {
+		s := messages.State{Leader: "c1", Term: messages.Term{Epoch: 1, Revision: 2}, Settings: messages.DefaultSettings(), Bad: messages.Counts{"hb": 1}}
+		for i := range agents {
+			s.Agents = append(s.Agents, messages.AgentInfo{Environment: edge(fmt.Sprintf("edge-%05d", i)).Normal(), State: messages.AgentReady})
+		}
+		for i := range agents / 7 {
+			s.Replicas = append(s.Replicas, messages.ReplicaInfo{ID: fmt.Sprintf("see/%d", i), Task: "see", State: messages.ReplicaReady, Status: messages.ReplicaStatus{ID: fmt.Sprintf("see/%d", i), State: messages.ReplicaReady}})
+		}
+		srv := natstest.Start(t)
+		b := newBus(t, srv.Connect(t))
+		c := New(srv.Connect(t), Config{Fleet: "test", ID: "c1"})
+		go func() {
+			answer := <-c.asks
+			answer <- s
+		}()
+		stop, err := c.answerState(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		natstest.Eventually(t, within, "the subscription", func() bool { return c.nc.Flush() == nil })
+		got, err := ReadState(t.Context(), b)
+		stop()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.Settings.V, s.Settings.V, got.V, got.Bad, s.Bad = 0, 0, 0, nil, nil
+		if !reflect.DeepEqual(got, s) {
+			t.Errorf("%d agents: got %d agents, %d replicas, leader %q", agents, len(got.Agents), len(got.Replicas), got.Leader)
+		}
+	}
+}
+
+// Somebody who answers that there are more parts than come does not hold the asker up.
+func TestStateOfALiar(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	nc := srv.Connect(t)
+	b := newBus(t, srv.Connect(t))
+	if _, err := nc.Subscribe(StateSubject("test"), func(m *nats.Msg) {
+		s := messages.State{Leader: "liar", Settings: messages.DefaultSettings()}
+		data, _ := messages.Encode(&s)
+		_ = nc.PublishMsg(&nats.Msg{Subject: m.Reply, Data: data, Header: nats.Header{messages.HeaderParts: []string{"3"}}})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	natstest.Eventually(t, within, "the subscription", func() bool { return nc.Flush() == nil })
+	if _, err := ReadState(t.Context(), b); messages.CodeOf(err) != messages.CodeUnavailable {
+		t.Errorf("got %v", err)
+	}
+}
