@@ -74,6 +74,7 @@ func samples() []sample {
 		}}}, newOf[Routes]()},
 		{"settings", &Settings{V: 1, WeightLatency: 2, WeightCost: 0.5, Reserve: 0.15, Mode: Adaptive}, newOf[Settings]()},
 		{"task-entry", &TaskEntry{V: 1, Task: aPlaced()}, newOf[TaskEntry]()},
+		{"task-entry-interrupt", &TaskEntry{V: 1, Task: Task{Name: "detect", Class: Inference, Interrupt: InterruptNever}}, newOf[TaskEntry]()},
 		{"drain-entry", &DrainEntry{V: 1, Agent: "edge-1", Reason: "new fan"}, newOf[DrainEntry]()},
 		{"lease", &Lease{V: 1, Holder: "coordinator-a"}, newOf[Lease]()},
 		{"event", &Event{V: 1, Time: aTime, Term: aFence, Kind: "replica_moved", Agent: "edge-1", Task: "detect", ID: "detect/0", Reason: "edge-2 is lost"}, newOf[Event]()},
