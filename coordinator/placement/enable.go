@@ -166,6 +166,7 @@ func (s *rooms) open(w *replica, a *agent, evict []*replica, moves []move, used 
 // else.
 func (m *Machine) giveWay(r, w *replica) {
 	why := fmt.Sprintf("it gives way to %s: priority %d against %d", w.id, w.spec.Task.Priority, r.spec.Task.Priority)
+	m.begun++
 	m.waits(r, why)
 	m.retire(r.home, why)
 	r.since = time.Time{}

@@ -44,14 +44,12 @@ func (m *Machine) problem(free []*replica, movers *movers) alloc.Problem {
 		p.Replicas = append(p.Replicas, m.variable(r, pin, 2*r.spec.Task.Priority+1))
 		p.Current[r.id] = r.home.agent.id
 	}
-	for _, id := range sorted(m.agents) {
-		a := m.agents[id]
+	for _, a := range m.allAgents() {
 		e := alloc.Environment{Environment: a.env, Foreign: a.others(), Closed: m.closed(a)}
 		if movers == nil {
 			e.Foreign = e.Foreign.Add(a.strays)
 		}
-		for _, rid := range sorted(a.hosted) {
-			h := a.hosted[rid]
+		for _, h := range a.all() {
 			if movers != nil && (h.drain || h.replica.home == h && h.replica.next != nil || movers.has(h.replica)) {
 				continue
 			}
