@@ -174,13 +174,14 @@ func (m *Machine) giveWay(r, w *replica) {
 
 // keptFrom lists the environments whose room is kept for others than r.
 func (m *Machine) keptFrom(r *replica) (out []string) {
-	for _, id := range sorted(m.agents) {
-		for _, w := range m.reserved[m.agents[id]] {
+	for a, list := range m.reserved {
+		for _, w := range list {
 			if w != r && w.wanted && w.waiting && r.spec.Task.Priority <= w.spec.Task.Priority {
-				out = append(out, id)
+				out = append(out, a.id)
 				break
 			}
 		}
 	}
+	slices.Sort(out)
 	return out
 }

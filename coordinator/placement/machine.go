@@ -36,6 +36,7 @@ type Machine struct {
 	cycleEnd time.Time                            // moves for gain are counted until then
 	moved    int
 	reserved map[*agent][]*replica // rooms that are made, for whom; see makeRoom
+	keptOff  map[string]string     // of the last problem: what keeps a replica off some environments
 	reviewAt time.Time             // a plan is due then: what was held back may move
 
 	// Of the Step that runs.

@@ -8,7 +8,12 @@ import (
 )
 
 // sorted returns the keys in order: nothing here may depend on the order of a map.
-func sorted[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
+func sorted[K cmp.Ordered, V any](m map[K]V) []K {
+	if len(m) == 0 {
+		return nil // most are empty at most times
+	}
+	return slices.Sorted(maps.Keys(m))
+}
 
 // values returns the values in the order of their keys.
 func values[V any](m map[string]V) []V {

@@ -245,7 +245,7 @@ func (m *Machine) placeFree(free []*replica, cause string) (waiting []*replica) 
 	}
 	text := make(map[string]string, len(plan.Waiting))
 	for _, w := range plan.Waiting {
-		text[w.Replica] = waitText(w)
+		text[w.Replica] = m.waitText(w)
 	}
 	for _, r := range free {
 		why := m.leaveWhy(r, cause)
@@ -347,7 +347,7 @@ func (m *Machine) checked(plan alloc.Plan, err error) (alloc.Plan, bool) {
 
 // waitText is one line of why a replica waits: what would place it, and what stands in
 // the way of the first few environments.
-func waitText(w alloc.Waiting) string {
+func (m *Machine) waitText(w alloc.Waiting) string {
 	const most = 3
 	var parts []string
 	for i, r := range w.Reasons {
@@ -362,9 +362,13 @@ func waitText(w alloc.Waiting) string {
 	if len(parts) > 0 {
 		text += " (" + strings.Join(parts, "; ") + ")"
 	}
-	if w.Fix != "" && !strings.Contains(w.Fix, mayHave(w.Replica)) {
+	label := m.keptOff[w.Replica]
+	if w.Fix != "" && (label == "" || !strings.Contains(w.Fix, label)) {
 		text += "; fix: " + w.Fix
 	}
 	text = strings.ReplaceAll(text, "are used by others", "are in use")
-	return strings.ReplaceAll(text, "lacks "+mayHave(w.Replica)+"=yes", "is not open to "+w.Replica+" now: it failed there, has yet to stop there, or the room is kept for another")
+	if label == "" {
+		return text
+	}
+	return strings.ReplaceAll(text, "lacks "+label+"=yes", "is not open to "+w.Replica+" now: it failed there, has yet to stop there, or the room is kept for another")
 }
