@@ -357,7 +357,6 @@ func (m *Machine) waitText(w alloc.Waiting) string {
 		}
 		parts = append(parts, r.Environment+": "+r.Text)
 	}
-	// What is ours and stays was stated to the solver as the use of others.
 	text := "it fits nowhere"
 	if len(parts) > 0 {
 		text += " (" + strings.Join(parts, "; ") + ")"
@@ -366,9 +365,5 @@ func (m *Machine) waitText(w alloc.Waiting) string {
 	if w.Fix != "" && (label == "" || !strings.Contains(w.Fix, label)) {
 		text += "; fix: " + w.Fix
 	}
-	text = strings.ReplaceAll(text, "are used by others", "are in use")
-	if label == "" {
-		return text
-	}
-	return strings.ReplaceAll(text, "lacks "+label+"=yes", "is not open to "+w.Replica+" now: it failed there, has yet to stop there, or the room is kept for another")
+	return m.plain(w.Replica, text)
 }
