@@ -75,6 +75,7 @@ func samples() []sample {
 		}}}, newOf[Routes]()},
 		{"settings", &Settings{V: 1, WeightLatency: 2, WeightCost: 0.5, Reserve: 0.15, Mode: Adaptive}, newOf[Settings]()},
 		{"task-entry", &TaskEntry{V: 1, Task: aPlaced()}, newOf[TaskEntry]()},
+		{"task-entry-interrupt", &TaskEntry{V: 1, Task: Task{Name: "detect", Class: Inference, Interrupt: InterruptNever}}, newOf[TaskEntry]()},
 		{"drain-entry", &DrainEntry{V: 1, Agent: "edge-1", Reason: "new fan"}, newOf[DrainEntry]()},
 		{"lease", &Lease{V: 1, Holder: "coordinator-a"}, newOf[Lease]()},
 		{"lease-ttl", &Lease{V: 1, Holder: "coordinator-a", TTL: 10}, newOf[Lease]()},

@@ -54,7 +54,7 @@ environments:
   - {id: r, count: 2, tier: robot, compute: 10}
 tasks:
   - {name: t, class: inference, compute: 1, storage: 2, network: 3, work: 4TFLOP, transfer: 0, limit: 1s, cost: 0.5, replicas: 2, priority: -3,
-     tiers: [cloud, edge], sites: [hub, main], labels: {gpu: yes}, colocate: true, delivery: direct, handler: h, concurrency: 4, max_attempts: 2, deadline: 3s}
+     tiers: [cloud, edge], sites: [hub, main], labels: {gpu: yes}, colocate: true, interrupt: allow, delivery: direct, handler: h, concurrency: 4, max_attempts: 2, deadline: 3s}
   - {name: u, class: action, per: robot}
   - {name: v, class: training, robot: r-2}
 baselines:
@@ -78,7 +78,7 @@ func TestEveryField(t *testing.T) {
 		},
 		Tasks: []messages.Task{
 			{Name: "t", Class: messages.Inference, Demand: messages.Resources{Compute: 1, Storage: 2, Network: 3}, Work: &work, Transfer: &transfer, Limit: 1000, Cost: 0.5,
-				Replicas: 2, Priority: -3, Tiers: []messages.Tier{messages.Cloud, messages.Edge}, Sites: []string{"hub", "main"}, Labels: gpu, Colocate: true,
+				Replicas: 2, Priority: -3, Tiers: []messages.Tier{messages.Cloud, messages.Edge}, Sites: []string{"hub", "main"}, Labels: gpu, Colocate: true, Interrupt: messages.InterruptAllow,
 				Delivery: messages.Direct, Handler: "h", Concurrency: 4, MaxAttempts: 2, Deadline: 3000},
 			{Name: "u", Class: messages.Action, Per: messages.PerRobot},
 			{Name: "v", Class: messages.Training, Robot: "r-2"},
@@ -118,7 +118,7 @@ func TestErrors(t *testing.T) {
 		{"two documents", "fleet: a\n---\nfleet: b\n", "f.yaml:2: found a second document; a fleet file is one"},
 		{"unknown field", "task: []\n", "f.yaml:1: task: unknown field; did you mean tasks? allowed are fleet, settings, environments, tasks, baselines"},
 		{"unknown field of a task", "tasks:\n  - name: t\n    class: action\n    limits: 3\n",
-			"f.yaml:4: tasks[0].limits: unknown field; did you mean limit? allowed are name, class, compute, storage, network, work, transfer, limit, cost, replicas, per, priority, tiers, sites, labels, robot, colocate, delivery, handler, concurrency, max_attempts, deadline"},
+			"f.yaml:4: tasks[0].limits: unknown field; did you mean limit? allowed are name, class, compute, storage, network, work, transfer, limit, cost, replicas, per, priority, tiers, sites, labels, robot, colocate, interrupt, delivery, handler, concurrency, max_attempts, deadline"},
 		{"field twice", "fleet: a\nfleet: b\n", "f.yaml:2: fleet: found a second time; the first is in line 1"},
 		{"bad name", "fleet: a.b\n", `f.yaml:1: fleet: fleet name "a.b": character 2 is '.'; allowed are 1 to 64 letters, digits, '-' and '_', starting and ending with a letter or digit, without "__"`},
 		{"wrong unit", env + "tasks:\n  - name: t\n    class: inference\n    limit: 10GB\n", `f.yaml:6: tasks[0].limit: found "10GB" with the unit "GB", allowed are us, ms, s, min, h; a bare number is in ms`},
