@@ -144,10 +144,6 @@ func (m *Machine) fold(ev Event) {
 		if a := m.agents[ev.Agent]; a != nil && a.inc == ev.Inc {
 			m.suspect(a, "nobody answers there, says "+ev.By)
 		}
-	case Unreached:
-		if a := m.agents[ev.Agent]; a != nil && a.inc == ev.Inc {
-			m.suspect(a, "nobody answers there, says "+ev.By)
-		}
 	case Ack:
 		m.ack(&ev.PlacementAck)
 	case SendFailed:
