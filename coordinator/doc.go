@@ -6,7 +6,8 @@
 // # Who does what
 //
 //   - One goroutine owns the Machine. It never waits for the network.
-//   - One goroutine performs effects, in the Machine's order: persist, then send.
+//   - One goroutine performs effects; saves and sends run beside it, many documents at once.
+//     Of one document the Machine keeps the order: persist, then send, then hear the ack.
 //   - One goroutine holds the lease (lease.go), one watches it (heir.go).
 //   - One watches the agents bucket, one the desired bucket; see watch.go.
 //

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,10 +24,24 @@ type reign struct {
 	ended  chan struct{}          // closed by depose
 	over   atomic.Bool
 
-	// Owned by perform once the reign is in force: what compare-and-set compares with.
+	// What compare-and-set compares with. Once the reign is in force kv is only read, and
+	// routesRev is the one save's of the routes that is under way.
 	kv        map[bus.Bucket]bus.KV // of the documents and the routes
-	revs      map[string]uint64
 	routesRev uint64
+	mu        sync.Mutex
+	revs      map[string]uint64 // of the documents, under mu
+}
+
+func (r *reign) revision(agent string) uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.revs[agent]
+}
+
+func (r *reign) setRevision(agent string, rev uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.revs[agent] = rev
 }
 
 func (r *reign) mayAct(now time.Time) bool { return !r.over.Load() && r.tenure.Load().mayAct(now) }

@@ -5,4 +5,6 @@
 //	multi [--time 1s] [--seeds 3] [--items 0] [--json]  the same on own instances with three resources
 //	placement [--environments 10000] [--replicas 30000] [--seed 1] [--runs 0] [--clouds tight] [--growth] [--json]
 //	                                                   a whole fleet: a plan, and its repair when an edge dies
+//	heartbeat [--agents 50000] [--seconds 20] [--json]  what the beats of a fleet cost a coordinator
+//	acks [--agents 1000] [--away 50] [--json]           one apply that touches all, until all have confirmed it
 package main

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -53,29 +54,26 @@ func heartbeat(args []string, out io.Writer) error {
 	case *tasks < 0 || *tasks > min(1000, *agents):
 		return fmt.Errorf("heartbeat: --replicas is %d; allowed are 0 to 1000, and as many as there are agents", *tasks)
 	}
-	lines, err := measureHeartbeats(*agents, *conns, *tasks, *seconds, *profile)
+	lines, err := measureHeartbeats(partsOptions{agents: *agents, conns: *conns, profile: *profile}, *tasks, warmUp, time.Duration(*seconds)*time.Second)
 	if err != nil {
 		return fmt.Errorf("heartbeat: %w", err)
 	}
 	return printLines(out, lines, *asJSON)
 }
 
-func measureHeartbeats(agents, conns, tasks, seconds int, profile string) ([]placementLine, error) {
+func measureHeartbeats(o partsOptions, tasks int, warmUp, during time.Duration) ([]placementLine, error) {
 	dir, err := os.MkdirTemp("", "fleetbus-bench-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	p, err := startParts(dir, agents, conns, profile)
+	p, err := startParts(dir, o)
 	defer p.end()
 	if err != nil {
 		return nil, err
 	}
-	if tasks > 0 {
-		task := messages.Task{Name: "see", Class: messages.Inference, Demand: messages.Resources{Compute: 1, Storage: 1, Network: 1}, Replicas: tasks}
-		if _, err := p.apply(task); err != nil {
-			return nil, err
-		}
+	if _, err := p.apply(pinned(tasks)...); err != nil {
+		return nil, err
 	}
 	var swarm, server usage
 	var before, after coordinatorStats
@@ -88,7 +86,7 @@ func measureHeartbeats(agents, conns, tasks, seconds int, profile string) ([]pla
 		return nil, err
 	}
 	begin := time.Now()
-	<-time.After(time.Duration(seconds) * time.Second)
+	<-time.After(during)
 	if err := errors.Join(p.coordinator.ask("stats", &after), p.server.ask("stats", &server)); err != nil {
 		return nil, err
 	}
@@ -103,7 +101,7 @@ func measureHeartbeats(agents, conns, tasks, seconds int, profile string) ([]pla
 		}
 		<-time.After(50 * time.Millisecond)
 	}
-	name := strconv.Itoa(agents)
+	name := strconv.Itoa(o.agents)
 	return []placementLine{
 		{"heartbeat", name, "coordinator_cores", round((after.CPU - before.CPU) / took), "cores"},
 		{"heartbeat", name, "server_cores", round((server.CPU - swarm.CPU) / took), "cores"},
@@ -112,6 +110,19 @@ func measureHeartbeats(agents, conns, tasks, seconds int, profile string) ([]pla
 		{"heartbeat", name, "lost", float64(beats.Sent) - float64(last.Beats), "beats"},
 		{"heartbeat", name, "malformed", float64(last.Malformed), "messages"},
 	}, nil
+}
+
+// pinned makes tasks that can only be on the first agents, one on each: there is something
+// to judge in their beats, and nothing to search a place for, which is what the benchmark
+// `placement` measures.
+func pinned(n int) (list []messages.Task) {
+	for i := range n {
+		list = append(list, messages.Task{
+			Name: fmt.Sprintf("task-%05d", i), Class: messages.Inference, Robot: swarmEnvironment(i, false).ID,
+			Demand: messages.Resources{Compute: 1, Storage: 1, Network: 1},
+		})
+	}
+	return list
 }
 
 func round(v float64) float64 { return math.Round(v*1000) / 1000 }
@@ -142,12 +153,22 @@ func printLines(out io.Writer, lines []placementLine, asJSON bool) error {
 type parts struct {
 	server, coordinator, swarm *child
 	b                          *bus.Bus
+	patience                   time.Duration // of everything that is waited for
+}
+
+type partsOptions struct {
+	agents, conns int
+	robots        bool // all agents are robots
+	drop          int  // planted fault: one of so many beats is counted and not sent; 0 for none
+	stuck         int  // planted fault: the last so many agents take no documents
+	patience      time.Duration
+	profile       string // file for a CPU profile of the coordinator, or ""
 }
 
 // startParts starts a server, a swarm that is registered and silent, and a coordinator that
 // leads. What it returns is to be ended, also with an error.
-func startParts(dir string, agents, conns int, profile string) (*parts, error) {
-	p := &parts{}
+func startParts(dir string, o partsOptions) (*parts, error) {
+	p := &parts{patience: cmp.Or(o.patience, ackWithin)}
 	var url string
 	var err error
 	if p.server, err = startChild(&url, "server", "--dir", dir); err != nil {
@@ -162,11 +183,12 @@ func startParts(dir string, agents, conns int, profile string) (*parts, error) {
 		return p, err
 	}
 	var registered swarmStats
-	if p.swarm, err = startChild(&registered, "swarm", "--url", url, "--agents", strconv.Itoa(agents), "--conns", strconv.Itoa(conns)); err != nil {
+	if p.swarm, err = startChild(&registered, "swarm", "--url", url, "--agents", strconv.Itoa(o.agents), "--conns", strconv.Itoa(o.conns), "--robots="+strconv.FormatBool(o.robots),
+		"--drop", strconv.Itoa(o.drop), "--stuck", strconv.Itoa(o.stuck)); err != nil {
 		return p, err
 	}
 	var word string
-	if p.coordinator, err = startChild(&word, "coordinator", "--url", url, "--profile", profile); err != nil {
+	if p.coordinator, err = startChild(&word, "coordinator", "--url", url, "--profile", o.profile); err != nil {
 		return p, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)

@@ -11,6 +11,7 @@ import (
 // commands are the subcommands by name. They write results to out; an error means that
 // something could not be measured, or that a result is wrong.
 var commands = map[string]func(args []string, out io.Writer) error{
+	"acks":      acks,
 	"gap":       gap,
 	"heartbeat": heartbeat,
 	"multi":     multi,

@@ -26,6 +26,8 @@ type swarm struct {
 	agents []*swarmAgent
 	byID   map[string]*swarmAgent
 	sent   atomic.Uint64
+	drop   uint64       // planted: one of so many beats is counted and not sent
+	stuck  int          // planted: from this number on agents take no documents
 	deaf   atomic.Int64 // of the agents, the first so many take no documents and do not beat: they are away
 }
 
@@ -40,14 +42,19 @@ type swarmAgent struct {
 	at  time.Time // when doc was taken
 }
 
-// swarmTiers: of twenty agents one is a cloud, three are edges, the others robots.
-func swarmEnvironment(i int) messages.Environment {
+// swarmListens is how many agents of a swarm take documents. Each costs a subscription
+// with its goroutine; no benchmark places on more.
+const swarmListens = 5000
+
+// swarmEnvironment: of twenty agents one is a cloud, three are edges, the others robots;
+// or all are robots.
+func swarmEnvironment(i int, robots bool) messages.Environment {
 	e := messages.Environment{ID: fmt.Sprintf("agent-%05d", i), Site: messages.DefaultSite, Handlers: []string{messages.AnyHandler}}
 	switch {
-	case i%20 == 0:
+	case i%20 == 0 && !robots:
 		e.Tier, e.Latency, e.Price = messages.Cloud, 50, 10
 		e.Capacity = messages.Resources{Compute: 1000, Storage: 10000, Network: 1000}
-	case i%20 < 4:
+	case i%20 < 4 && !robots:
 		e.Tier, e.Latency, e.Price = messages.Edge, 10, 5
 		e.Capacity = messages.Resources{Compute: 100, Storage: 1000, Network: 100}
 	default:
@@ -61,7 +68,7 @@ func swarmEnvironment(i int) messages.Environment {
 const registerAtOnce = 256
 
 // newSwarm connects and registers n agents over so many connections.
-func newSwarm(ctx context.Context, url string, n, conns int) (*swarm, error) {
+func newSwarm(ctx context.Context, url string, n, conns int, robots bool) (*swarm, error) {
 	s := &swarm{byID: make(map[string]*swarmAgent, n)}
 	for i := range conns {
 		nc, err := bus.Connect(url, fmt.Sprintf("bench swarm %d", i))
@@ -79,7 +86,7 @@ func newSwarm(ctx context.Context, url string, n, conns int) (*swarm, error) {
 		return s, err
 	}
 	for i := range n {
-		env := swarmEnvironment(i)
+		env := swarmEnvironment(i, robots)
 		subject := s.b.Subject(messages.KindHeartbeat, env.Site)
 		subject.Agent = env.ID
 		a := &swarmAgent{number: i, subject: subject.String(), conn: s.conns[i%conns]}
@@ -92,7 +99,7 @@ func newSwarm(ctx context.Context, url string, n, conns int) (*swarm, error) {
 	}
 	acks := make([]jetstream.PubAckFuture, n)
 	for i, a := range s.agents {
-		data, err := messages.Encode(&messages.Registration{Environment: swarmEnvironment(i)})
+		data, err := messages.Encode(&messages.Registration{Environment: swarmEnvironment(i, robots)})
 		if err != nil {
 			return s, err
 		}
@@ -124,7 +131,7 @@ func (s *swarm) listen() error {
 	for _, a := range s.agents {
 		subject := s.b.Subject(messages.KindPlace, messages.DefaultSite)
 		subject.Agent = a.hb.Agent
-		if a.number < 2000 { // more are not placed on by any benchmark, and a subscription costs a goroutine
+		if a.number < swarmListens {
 			if _, err := a.conn.Subscribe(subject.String(), s.place); err != nil {
 				return err
 			}
@@ -141,7 +148,7 @@ func (s *swarm) listen() error {
 func (s *swarm) place(m *nats.Msg) {
 	a := s.byID[m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]]
 	var doc messages.Placement
-	if a == nil || int64(a.number) < s.deaf.Load() || messages.Decode(m.Data, &doc) != nil {
+	if a == nil || a.number >= s.stuck || int64(a.number) < s.deaf.Load() || messages.Decode(m.Data, &doc) != nil {
 		return
 	}
 	a.mu.Lock()
@@ -183,6 +190,10 @@ func (s *swarm) beat(a *swarmAgent) {
 	}
 	data, err := messages.Encode(&a.hb)
 	a.mu.Unlock()
+	if s.drop > 0 && s.sent.Load()%s.drop == 1 {
+		s.sent.Add(1)
+		return
+	}
 	if err == nil && a.conn.Publish(a.subject, data) == nil {
 		s.sent.Add(1)
 	}
@@ -227,13 +238,17 @@ func swarmRole(args []string, in io.Reader, out io.Writer) error {
 	url := flags.String("url", "", "the server's")
 	agents := flags.Int("agents", 0, "how many")
 	conns := flags.Int("conns", 1, "connections for all of them")
+	robots := flags.Bool("robots", false, "all of them are robots")
+	drop := flags.Uint64("drop", 0, "planted fault: one of so many beats is counted and not sent")
+	stuck := flags.Int("stuck", 0, "planted fault: the last so many agents take no documents")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	s, err := newSwarm(ctx, *url, *agents, *conns)
+	s, err := newSwarm(ctx, *url, *agents, *conns, *robots)
 	defer s.close()
+	s.drop, s.stuck = *drop, *agents-*stuck
 	if err != nil {
 		return err
 	}
