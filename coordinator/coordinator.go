@@ -42,7 +42,7 @@ type Coordinator struct {
 	nonce   string         // tells two coordinators of one ID apart in the lease
 	garbage bus.Garbage
 	events  chan placement.Event
-	asks    chan chan messages.State
+	asks    chan func(*placement.Machine)
 	work    queue
 	link    linkState
 	heir    heir
@@ -77,7 +77,7 @@ func New(nc *nats.Conn, cfg Config) *Coordinator {
 	}
 	c := &Coordinator{
 		nc: nc, cfg: cfg, log: cfg.Logger, nonce: nuid.Next(),
-		events: make(chan placement.Event, eventBuffer), asks: make(chan chan messages.State), work: newQueue(), link: newLinkState(), heir: newHeir(), lives: newLives(),
+		events: make(chan placement.Event, eventBuffer), asks: make(chan func(*placement.Machine)), work: newQueue(), link: newLinkState(), heir: newHeir(), lives: newLives(),
 		missing: map[string]bool{haveAgents: true, haveDesired: true}, ready: make(chan struct{}),
 	}
 	c.beats.init()
@@ -224,8 +224,8 @@ func (c *Coordinator) own(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case answer := <-c.asks:
-			answer <- m.State()
+		case look := <-c.asks:
+			look(m)
 		case ev := <-c.events:
 			step(time.Now(), ev)
 		case <-timer.C:
@@ -248,16 +248,19 @@ func (c *Coordinator) own(ctx context.Context) {
 // millisecond's, unless one of them makes a plan due.
 const beatsPerLook = 64
 
-// state asks the Machine's goroutine.
-func (c *Coordinator) state(ctx context.Context) (messages.State, bool) {
-	answer := make(chan messages.State, 1)
+// look runs f in the Machine's goroutine, and reports whether it did. What f keeps must
+// share nothing with the Machine.
+func (c *Coordinator) look(ctx context.Context, f func(*placement.Machine)) bool {
+	done := make(chan struct{})
 	select {
-	case c.asks <- answer:
-		s := <-answer
-		s.Leader, s.Bad = c.cfg.ID, c.garbage.Counts()
-		return s, true
+	case c.asks <- func(m *placement.Machine) {
+		defer close(done)
+		f(m)
+	}:
+		<-done
+		return true
 	case <-ctx.Done():
-		return messages.State{}, false
+		return false
 	}
 }
 

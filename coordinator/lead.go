@@ -112,6 +112,14 @@ func (c *Coordinator) rule(ctx context.Context, l *lease, term messages.Term, t 
 		rest(ctx)
 		return
 	}
+	stopExplain, err := c.answerExplain(ctx)
+	if err != nil {
+		stop()
+		c.log.Warn("cannot answer for the fleet; giving the lease back", "error", err)
+		c.giveBack(l)
+		rest(ctx)
+		return
+	}
 	c.log.Info("leads", "term", term, "id", c.cfg.ID, "version", c.cfg.Version)
 	c.work.put(r) // before the Machine can put anything of this term
 	c.tenure.Store(r)
@@ -119,6 +127,7 @@ func (c *Coordinator) rule(ctx context.Context, l *lease, term messages.Term, t 
 	c.feed(ctx, placement.Elected{Term: term})
 	why := c.keep(ctx, l, r)
 	stop() // first of all: whoever asks now is to ask the next
+	stopExplain()
 	c.depose(r, why)
 	c.feed(ctx, placement.Deposed{Reason: why})
 	if ctx.Err() != nil {

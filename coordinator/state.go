@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/fleetbus/fleetbus/coordinator/placement"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/nats-io/nats.go"
@@ -81,27 +82,32 @@ func readState(ctx context.Context, b *bus.Bus) (messages.State, error) {
 // answerState answers ReadState while this coordinator leads.
 func (c *Coordinator) answerState(ctx context.Context) (stop func(), err error) {
 	sub, err := c.nc.Subscribe(StateSubject(c.cfg.Fleet), func(m *nats.Msg) {
-		s, ok := c.state(ctx)
-		if !ok {
+		var s messages.State
+		if !c.look(ctx, func(m *placement.Machine) { s = m.State() }) {
 			return
 		}
-		parts, err := inParts(s)
-		if err != nil {
-			c.log.Warn("the state cannot be sent", "error", err)
-			return
-		}
-		for _, data := range parts {
-			answer := &nats.Msg{Subject: m.Reply, Data: data}
-			if len(parts) > 1 {
-				answer.Header = nats.Header{messages.HeaderParts: []string{strconv.Itoa(len(parts))}}
-			}
-			_ = c.nc.PublishMsg(answer) // whoever asked may be gone
-		}
+		s.Leader, s.Bad = c.cfg.ID, c.garbage.Counts()
+		c.sendState(m.Reply, s)
 	})
 	if err != nil {
 		return nil, bus.Explain(err, "answer for the state")
 	}
 	return func() { _ = sub.Unsubscribe() }, nil
+}
+
+func (c *Coordinator) sendState(reply string, s messages.State) {
+	parts, err := inParts(s)
+	if err != nil {
+		c.log.Warn("the state cannot be sent", "error", err)
+		return
+	}
+	for _, data := range parts {
+		m := &nats.Msg{Subject: reply, Data: data}
+		if len(parts) > 1 {
+			m.Header = nats.Header{messages.HeaderParts: []string{strconv.Itoa(len(parts))}}
+		}
+		_ = c.nc.PublishMsg(m) // whoever asked may be gone
+	}
 }
 
 // inParts encodes a state in messages of equal numbers of agents, replicas and tasks.

@@ -24,17 +24,11 @@ func TestStateInParts(t *testing.T) {
 		srv := natstest.Start(t)
 		b := newBus(t, srv.Connect(t))
 		c := New(srv.Connect(t), Config{Fleet: "test", ID: "c1"})
-		go func() {
-			answer := <-c.asks
-			answer <- s
-		}()
-		stop, err := c.answerState(t.Context())
-		if err != nil {
+		if _, err := c.nc.Subscribe(StateSubject("test"), func(m *nats.Msg) { c.sendState(m.Reply, s) }); err != nil {
 			t.Fatal(err)
 		}
 		natstest.Eventually(t, within, "the subscription", func() bool { return c.nc.Flush() == nil })
 		got, err := ReadState(t.Context(), b)
-		stop()
 		if err != nil {
 			t.Fatal(err)
 		}

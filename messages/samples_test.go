@@ -87,6 +87,16 @@ func samples() []sample {
 				Delay: 10.2, Status: aStatus}},
 			Tasks: []Task{aPlaced()}, Bad: Counts{"heartbeat": 2, "claim": 300},
 		}, newOf[State]()},
+		{"question", &Question{V: 1, Name: "detect/0"}, newOf[Question]()},
+		{"explanation", &Explanation{
+			V: 1, Leader: "coordinator-a", Term: aFence, More: 3, Agent: "edge-1", State: AgentReady,
+			Replicas: []WhyReplica{{
+				Info:     ReplicaInfo{ID: "detect/0", Task: "detect", Agent: "edge-1", State: ReplicaReady, Status: aStatus},
+				Verdicts: []Verdict{{Agent: "edge-1", Chosen: true, Fits: true, Delay: 10.2, Cost: 5, Text: "chosen"}, {Agent: "edge-2", Text: "no room"}},
+				More:     7, History: []Event{{V: 1, Time: aTime, Term: aFence, Kind: "replica_placed", Agent: "edge-1", Task: "detect", ID: "detect/0", Reason: "elected"}},
+			}},
+			History: []Event{{V: 1, Time: aTime, Term: aFence, Kind: "agent_ready", Agent: "edge-1", Reason: "it beats"}},
+		}, newOf[Explanation]()},
 		{"job", &Job{
 			V: 1, ID: "Q8ZT0pT7mEo1xvXyBc0001", Task: "train", Origin: "lab", Site: "main", State: GoalAborted, Attempt: 3, Agent: "cloud-1",
 			Result: []byte{0, 1, 254, 255}, Type: "application/octet-stream", Code: CodeBackendFailed, Reason: "exit status 1", Created: aTime,
