@@ -32,20 +32,8 @@ type Applied struct {
 // anything is written. An entry that is equal to what is there is not written, so
 // applying a file twice changes nothing. The errors are *messages.Error.
 func Apply(ctx context.Context, b *bus.Bus, tasks []messages.Task, settings *messages.Settings) (Applied, error) {
-	seen := make(map[string]bool)
-	for _, t := range tasks {
-		if err := t.Check("task " + t.Name + ": "); err != nil {
-			return Applied{}, err
-		}
-		if seen[t.Name] {
-			return Applied{}, messages.Errorf(messages.CodeBadRequest, "task %s: found twice; a name stands for one task", t.Name)
-		}
-		seen[t.Name] = true
-	}
-	if settings != nil {
-		if err := settings.Check("settings."); err != nil {
-			return Applied{}, err
-		}
+	if err := checkApply(tasks, settings); err != nil {
+		return Applied{}, err
 	}
 	kv, err := b.KV(ctx, bus.Desired)
 	if err != nil {
@@ -78,6 +66,23 @@ func Apply(ctx context.Context, b *bus.Bus, tasks []messages.Task, settings *mes
 		slices.Sort(list)
 	}
 	return out, nil
+}
+
+func checkApply(tasks []messages.Task, settings *messages.Settings) error {
+	seen := make(map[string]bool)
+	for _, t := range tasks {
+		if err := t.Check("task " + t.Name + ": "); err != nil {
+			return err
+		}
+		if seen[t.Name] {
+			return messages.Errorf(messages.CodeBadRequest, "task %s: found twice; a name stands for one task", t.Name)
+		}
+		seen[t.Name] = true
+	}
+	if settings != nil {
+		return settings.Check("settings.")
+	}
+	return nil
 }
 
 // put writes a message under a key unless it is there already. was says that the key
