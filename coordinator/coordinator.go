@@ -48,6 +48,7 @@ type Coordinator struct {
 	heir    heir
 	lives   lives
 	beats   beats
+	replies string // prefix of the subjects of answers to us
 
 	mu      sync.Mutex
 	missing map[string]bool // what must be known before leading makes sense
@@ -81,6 +82,7 @@ func New(nc *nats.Conn, cfg Config) *Coordinator {
 		missing: map[string]bool{haveAgents: true, haveDesired: true}, ready: make(chan struct{}),
 	}
 	c.beats.init()
+	c.replies = nc.NewInbox() + "."
 	return c
 }
 
@@ -160,7 +162,7 @@ func (c *Coordinator) listen(ctx context.Context) (stop func(), err error) {
 			err := messages.Decode(data, &u)
 			return placement.Unreached{Agent: u.Agent, Inc: u.Inc, By: s.Origin}, signed(err, s.Agent, u.Agent)
 		}))
-	hear := []func(context.Context) (*nats.Subscription, error){c.hearBeats}
+	hear := []func(context.Context) (*nats.Subscription, error){c.hearBeats, c.hearSilent}
 	if c.cfg.SystemEvents {
 		hear = append(hear, c.hearSystem)
 	}
@@ -211,6 +213,9 @@ func (c *Coordinator) own(ctx context.Context) {
 	m := placement.New(c.calm)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	silent := newQuiet(c.calm)
+	look := time.NewTicker(lookSilent)
+	defer look.Stop()
 	step := func(now time.Time, ev placement.Event) {
 		for _, e := range m.Step(now, ev) {
 			if w, ok := e.(placement.WakeAt); ok {
@@ -230,6 +235,8 @@ func (c *Coordinator) own(ctx context.Context) {
 			step(time.Now(), ev)
 		case <-timer.C:
 			step(time.Now(), placement.Tick{})
+		case now := <-look.C:
+			c.askSilent(silent.due(now))
 		case <-c.beats.ready:
 			list := c.beats.take()
 			now := time.Now()
@@ -238,6 +245,7 @@ func (c *Coordinator) own(ctx context.Context) {
 					now = time.Now()
 				}
 				step(now, placement.Heartbeat{Heartbeat: list[i]})
+				silent.heard(list[i].Agent, now)
 			}
 			c.beats.done(list)
 		}

@@ -3,6 +3,7 @@ package coordinator
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -132,5 +133,54 @@ func TestClosedConnectionIsEvidence(t *testing.T) {
 	routed(t, b, "detect", "edge-2")
 	if took := time.Since(gone); took > slow.LostAfter-200*time.Millisecond {
 		t.Errorf("replaced after %v, which is what it takes without evidence", took)
+	}
+}
+
+// An agent that dies while nobody asks anything of it is asked by the coordinator itself,
+// when it has missed one beat.
+func TestSilentAgentIsAsked(t *testing.T) {
+	t.Parallel()
+	s := natstest.Start(t)
+	b := newBus(t, s.Connect(t))
+	c := run(t, s.Connect(t), "coordinator-1", func(c *Coordinator) { c.calm = slow })
+	c.awaitLead(t)
+	up := time.Now()
+	apply(t, b, detect())
+	one := startAgent(t, s.Connect(t), edge("edge-1"))
+	routed(t, b, "detect", "edge-1")
+	startAgent(t, s.Connect(t), edge("edge-2"))
+	natstest.Eventually(t, within, "the window of the gate to be over", func() bool { return time.Since(up) > slow.LostAfter })
+	one.stop()
+	gone := time.Now()
+	routed(t, b, "detect", "edge-2")
+	if took := time.Since(gone); took > slow.LostAfter-200*time.Millisecond {
+		t.Errorf("replaced after %v, which is what it takes without asking", took)
+	}
+}
+
+func TestQuiet(t *testing.T) {
+	t.Parallel()
+	t0 := time.Now()
+	q := newQuiet(placement.Calm{Beat: time.Second})
+	at := func(s float64) time.Time { return t0.Add(time.Duration(s * float64(time.Second))) }
+	q.heard("one", at(0))
+	q.heard("two", at(0.5))
+	for _, s := range []struct {
+		at   float64
+		want string
+	}{{0.9, ""}, {1, "one"}, {1.2, ""}, {1.5, "two"}, {9, ""}} {
+		if got := strings.Join(q.due(at(s.at)), " "); got != s.want {
+			t.Errorf("at %v s: %q is asked, want %q", s.at, got, s.want)
+		}
+	}
+	q.heard("one", at(10)) // it lives, so it is asked again when it is silent again
+	if got := q.due(at(11)); len(got) != 1 {
+		t.Errorf("asked %q", got)
+	}
+	for i := range 3 * askAtOnce {
+		q.heard(strconv.Itoa(i), at(20))
+	}
+	if got := len(q.due(at(30))); got != askAtOnce {
+		t.Errorf("%d are asked at once, want %d", got, askAtOnce)
 	}
 }

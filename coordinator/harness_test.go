@@ -97,6 +97,16 @@ func startAgent(t *testing.T, nc *nats.Conn, env messages.Environment) *agentOf 
 	if err != nil {
 		t.Fatal(err)
 	}
+	s = a.b.Subject(messages.KindProbe, a.env.Site)
+	s.Agent = env.ID
+	probes, err := nc.Subscribe(s.String(), func(m *nats.Msg) {
+		if data, err := messages.Encode(&messages.Probe{}); err == nil {
+			_ = m.Respond(data)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var beats sync.WaitGroup
 	beats.Go(func() {
@@ -115,6 +125,7 @@ func startAgent(t *testing.T, nc *nats.Conn, env messages.Environment) *agentOf 
 		cancel()
 		beats.Wait()
 		_ = sub.Unsubscribe()
+		_ = probes.Unsubscribe()
 	})
 	t.Cleanup(a.stop)
 	return a

@@ -17,33 +17,39 @@ import (
 // their silence, or by the word of whoever asks them something.
 const disconnects = "$SYS.ACCOUNT.*.DISCONNECT"
 
-// lives holds the newest incarnation of every agent, for evidence that names none.
+// lives holds the newest incarnation of every agent, for evidence that names none, and its
+// site, for questions.
 type lives struct {
-	mu  sync.Mutex
-	inc map[string]messages.Incarnation
+	mu   sync.Mutex
+	list map[string]life
 }
 
-func newLives() lives { return lives{inc: make(map[string]messages.Incarnation)} }
+type life struct {
+	inc  messages.Incarnation
+	site string
+}
 
-func (l *lives) begin(agent string, inc messages.Incarnation) {
+func newLives() lives { return lives{list: make(map[string]life)} }
+
+func (l *lives) begin(agent, site string, inc messages.Incarnation) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.inc[agent].Before(inc) {
-		l.inc[agent] = inc
+	if l.list[agent].inc.Before(inc) {
+		l.list[agent] = life{inc, site}
 	}
 }
 
 func (l *lives) end(agent string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.inc, agent)
+	delete(l.list, agent)
 }
 
-func (l *lives) of(agent string) (messages.Incarnation, bool) {
+func (l *lives) of(agent string) (inc messages.Incarnation, site string, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	inc, ok := l.inc[agent]
-	return inc, ok
+	v, ok := l.list[agent]
+	return v.inc, v.site, ok
 }
 
 // hearSystem listens to the server. A reconnection looks like a death, and so does the end
@@ -64,7 +70,7 @@ func (c *Coordinator) hearSystem(ctx context.Context) (*nats.Subscription, error
 		if !ok || fleet != c.cfg.Fleet {
 			return
 		}
-		if inc, ok := c.lives.of(agent); ok {
+		if inc, _, ok := c.lives.of(agent); ok {
 			c.feed(ctx, placement.ConnClosed{Agent: agent, Inc: inc})
 		}
 	})

@@ -113,7 +113,7 @@ func (c *Coordinator) watchAgents(ctx context.Context) {
 			}
 			known[e.Key()] = true
 			inc := messages.Incarnation{Epoch: epoch, Revision: e.Revision()}
-			c.lives.begin(e.Key(), inc)
+			c.lives.begin(e.Key(), r.Environment.Normal().Site, inc)
 			c.feed(ctx, placement.Registered{Registration: r, Inc: inc})
 		},
 		func() {

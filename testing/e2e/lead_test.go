@@ -346,3 +346,35 @@ func (r *reign) document(agent string) (messages.Placement, error) {
 	}
 	return doc, messages.Decode(e.Value(), &doc)
 }
+
+// An edge that serves is killed under load, with a leader there: what clients find out is
+// told, so that it is placed anew before it has missed three beats.
+func TestEdgeKilledUnderLoad(t *testing.T) {
+	r := newReign(t)
+	stop := load(r.fleet)
+	before := r.settled()
+	dead := before.Replicas[0].Agent
+	// The leader has to have heard the fleet for as long as it takes to lose somebody,
+	// before it believes that somebody is lost.
+	<-time.After(4 * time.Second)
+	r.edges[dead].kill()
+	killed := time.Now()
+	r.until("what was on "+dead+" to be ready elsewhere", func() error {
+		s, err := r.state()
+		for _, p := range s.Replicas {
+			if p.Agent == dead || p.State != messages.ReplicaReady {
+				return fmt.Errorf("%s is %s on %s: %s", p.ID, p.State, p.Agent, p.Reason)
+			}
+		}
+		return err
+	})
+	took := time.Since(killed)
+	if took > 3*time.Second {
+		t.Errorf("replaced after %v: by its silence it takes 3.5 s", took)
+	}
+	asked, failed := stop()
+	for _, err := range failed {
+		t.Errorf("a request failed: %v", err)
+	}
+	t.Logf("an edge killed: its replica ready elsewhere after %v; %d requests, %d failed", took, asked, len(failed))
+}
