@@ -17,7 +17,7 @@ func versionsCmd(a *app) *cobra.Command {
 		Short: "List the last ten versions of a task, and what each changed",
 		Args:  exactArgs("TASK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.withTask(cmd, args[0], func(ctx context.Context, b *bus.Bus) error {
+			return a.withNamed(cmd, "task", args[0], func(ctx context.Context, b *bus.Bus) error {
 				list, err := coordinator.Versions(ctx, b, args[0])
 				if err != nil {
 					return err
@@ -76,7 +76,7 @@ rolled out like every other.`,
 			if cmd.Flags().Changed("to") && to == 0 {
 				return usagef("--to: found 0, allowed are the revisions that `fleetbus versions %s` lists", args[0])
 			}
-			return a.withTask(cmd, args[0], func(ctx context.Context, b *bus.Bus) error {
+			return a.withNamed(cmd, "task", args[0], func(ctx context.Context, b *bus.Bus) error {
 				from, target, err := coordinator.Rollback(ctx, b, args[0], to)
 				if err != nil {
 					return err
@@ -91,19 +91,4 @@ rolled out like every other.`,
 	}
 	cmd.Flags().Uint64Var(&to, "to", 0, "`REVISION` of the version that is wanted (default the one before)")
 	return cmd
-}
-
-// withTask checks the name of a task and opens the bus.
-func (a *app) withTask(cmd *cobra.Command, task string, do func(context.Context, *bus.Bus) error) error {
-	if err := messages.CheckName("task", task); err != nil {
-		return usageError{err}
-	}
-	ctx, cancel := a.within(cmd.Context())
-	defer cancel()
-	b, done, err := a.bus(ctx, a.shortLog(cmd))
-	if err != nil {
-		return err
-	}
-	defer done()
-	return do(ctx, b)
 }

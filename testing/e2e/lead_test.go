@@ -359,22 +359,28 @@ func TestEdgeKilledUnderLoad(t *testing.T) {
 	<-time.After(4 * time.Second)
 	r.edges[dead].kill()
 	killed := time.Now()
+	why := ""
 	r.until("what was on "+dead+" to be ready elsewhere", func() error {
 		s, err := r.state()
 		for _, p := range s.Replicas {
 			if p.Agent == dead || p.State != messages.ReplicaReady {
 				return fmt.Errorf("%s is %s on %s: %s", p.ID, p.State, p.Agent, p.Reason)
 			}
+			if p.ID == before.Replicas[0].ID {
+				why = p.Reason
+			}
 		}
 		return err
 	})
 	took := time.Since(killed)
-	if took > 3*time.Second {
-		t.Errorf("replaced after %v: by its silence it takes 3.5 s", took)
+	// By its silence it takes 2.5 to 3.5 s, by what is told of it 1.2 to 2.7; a busy machine
+	// blurs that, so what counts is what the leader says.
+	if !strings.Contains(why, "nobody answers there") {
+		t.Errorf("replaced after %v because %s; want that somebody found nobody there", took, why)
 	}
 	asked, failed := stop()
 	for _, err := range failed {
 		t.Errorf("a request failed: %v", err)
 	}
-	t.Logf("an edge killed: its replica ready elsewhere after %v; %d requests, %d failed", took, asked, len(failed))
+	t.Logf("an edge killed: its replica ready elsewhere after %v (%s); %d requests, %d failed", took, why, asked, len(failed))
 }
