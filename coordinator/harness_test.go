@@ -81,15 +81,19 @@ type agentOf struct {
 	env  messages.Environment
 	inc  messages.Incarnation
 	stop func()
+	sees func(messages.Placement) // every document that comes, before it is answered; may be nil
 
 	mu   sync.Mutex
 	seq  uint64
 	docs []messages.Placement // all that were applied
 }
 
-func startAgent(t *testing.T, nc *nats.Conn, env messages.Environment) *agentOf {
+func startAgent(t *testing.T, nc *nats.Conn, env messages.Environment, mods ...func(*agentOf)) *agentOf {
 	t.Helper()
 	a := &agentOf{t: t, b: newBus(t, nc), env: env.Normal()}
+	for _, mod := range mods {
+		mod(a)
+	}
 	a.register()
 	s := a.b.Subject(messages.KindPlace, a.env.Site)
 	s.Agent = env.ID
@@ -156,6 +160,9 @@ func (a *agentOf) place(m *nats.Msg) {
 	if err := messages.Decode(m.Data, &doc); err != nil {
 		a.t.Errorf("placement: %v", err)
 		return
+	}
+	if a.sees != nil {
+		a.sees(doc)
 	}
 	a.mu.Lock()
 	ack := messages.PlacementAck{Agent: a.env.ID, Inc: a.inc}
