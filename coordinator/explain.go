@@ -75,6 +75,7 @@ func (c *Coordinator) answerExplain(ctx context.Context) (stop func(), err error
 		}
 		var e messages.Explanation
 		if !c.look(ctx, func(m *placement.Machine) { e = explain(m, q.Name) }) {
+			leadsNoMore(m)
 			return
 		}
 		e.Leader = c.cfg.ID
@@ -88,7 +89,7 @@ func (c *Coordinator) answerExplain(ctx context.Context) (stop func(), err error
 	if err != nil {
 		return nil, bus.Explain(err, "answer questions")
 	}
-	return func() { _ = sub.Unsubscribe() }, nil
+	return func() { _ = sub.Drain() }, nil // what was asked already is answered
 }
 
 // explain puts together what a Machine says of a name.

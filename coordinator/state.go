@@ -84,6 +84,7 @@ func (c *Coordinator) answerState(ctx context.Context) (stop func(), err error) 
 	sub, err := c.nc.Subscribe(StateSubject(c.cfg.Fleet), func(m *nats.Msg) {
 		var s messages.State
 		if !c.look(ctx, func(m *placement.Machine) { s = m.State() }) {
+			leadsNoMore(m)
 			return
 		}
 		s.Leader, s.Bad = c.cfg.ID, c.garbage.Counts()
@@ -92,7 +93,13 @@ func (c *Coordinator) answerState(ctx context.Context) (stop func(), err error) 
 	if err != nil {
 		return nil, bus.Explain(err, "answer for the state")
 	}
-	return func() { _ = sub.Unsubscribe() }, nil
+	return func() { _ = sub.Drain() }, nil // what was asked already is answered
+}
+
+// leadsNoMore answers, as the server would, that nobody is there: who asks one that is just
+// leaving is to ask again at once, and not to wait for an answer that does not come.
+func leadsNoMore(question *nats.Msg) {
+	_ = question.RespondMsg(&nats.Msg{Header: nats.Header{"Status": []string{"503"}}}) // whoever asked may be gone
 }
 
 func (c *Coordinator) sendState(reply string, s messages.State) {

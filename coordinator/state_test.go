@@ -1,9 +1,11 @@
 package coordinator
 
 import (
+	"context"
 	"fmt"
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/testing/natstest"
@@ -36,6 +38,34 @@ func TestStateInParts(t *testing.T) {
 		if !reflect.DeepEqual(got, s) {
 			t.Errorf("%d agents: got %d agents, %d replicas, leader %q", agents, len(got.Agents), len(got.Replicas), got.Leader)
 		}
+	}
+}
+
+// Who asks a leader that is just leaving is told so, as if nobody were there.
+func TestStateOfOneWhoLeaves(t *testing.T) {
+	t.Parallel()
+	srv := natstest.Start(t)
+	b := newBus(t, srv.Connect(t))
+	c := New(srv.Connect(t), Config{Fleet: "test", ID: "c1"})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, answer := range []func(context.Context) (func(), error){c.answerState, c.answerExplain} {
+		stop, err := answer(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stop()
+	}
+	natstest.Eventually(t, within, "the subscriptions", func() bool { return c.nc.Flush() == nil })
+	begin := time.Now()
+	if _, err := ReadState(t.Context(), b); messages.CodeOf(err) != messages.CodeUnavailable {
+		t.Errorf("got %v", err)
+	}
+	if _, err := Explain(t.Context(), b, "detect"); messages.CodeOf(err) != messages.CodeUnavailable {
+		t.Errorf("got %v", err)
+	}
+	if took := time.Since(begin); took >= stateTimeout {
+		t.Errorf("it took %v to be told", took)
 	}
 }
 

@@ -124,11 +124,73 @@ func measureAcks(o partsOptions, away int) ([]placementLine, error) {
 		}
 		add("back_acked_ms", time.Since(begin))
 	}
+	// The leader hands over: every document is given out again, and nothing else happens.
+	leads, confirmed, err := p.handOver(agents)
+	if err != nil {
+		return nil, err
+	}
+	add("handover_ms", leads)
+	add("handover_acked_ms", confirmed)
 	var used coordinatorStats
 	if err := p.coordinator.ask("stats", &used); err != nil {
 		return nil, err
 	}
 	return append(lines, placementLine{"acks", name, "coordinator_cpu_s", round(used.CPU), "s"}, placementLine{"acks", name, "rss_mb", round(used.Memory), "MB"}), nil
+}
+
+// handOver starts a second coordinator, lets it get warm, and ends the first as SIGTERM
+// does. It returns how long it took until the second led, and until every agent had
+// confirmed its document under the new term.
+func (p *parts) handOver(agents int) (leads, confirmed time.Duration, err error) {
+	if p.follower, err = p.startCoordinator("second", ""); err != nil {
+		return 0, 0, err
+	}
+	var before messages.Term
+	if err := p.until("the first to lead", func(s messages.State) error {
+		before = s.Term
+		return nil
+	}); err != nil {
+		return 0, 0, err
+	}
+	var heard coordinatorStats
+	if err := p.wait("the second to have heard everybody", func(context.Context) error {
+		if err := p.follower.ask("stats", &heard); err != nil {
+			return err
+		}
+		if heard.Beats < 2*uint64(agents) {
+			return fmt.Errorf("it heard %d beats", heard.Beats)
+		}
+		return nil
+	}); err != nil {
+		return 0, 0, err
+	}
+	begin := time.Now()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		p.coordinator.end()
+	}()
+	defer func() {
+		<-ended
+		p.coordinator, p.follower = p.follower, nil
+	}()
+	newer := func(s messages.State) error {
+		if !before.Before(s.Term) {
+			return fmt.Errorf("%s leads with term %s still", s.Leader, s.Term)
+		}
+		return nil
+	}
+	if err := p.until("the second to lead", newer); err != nil {
+		return 0, 0, err
+	}
+	leads = time.Since(begin)
+	err = p.until("all documents to be acknowledged under the new term", func(s messages.State) error {
+		if err := newer(s); err != nil {
+			return err
+		}
+		return acknowledged(s)
+	})
+	return leads, time.Since(begin), err
 }
 
 // states wants so many agents ready, and so many lost.
@@ -162,7 +224,10 @@ func acknowledged(s messages.State) error {
 // until asks the leader until there is no error.
 func (p *parts) until(what string, ok func(messages.State) error) error {
 	return p.wait(what, func(ctx context.Context) error {
-		s, err := coordinator.ReadState(ctx, p.b)
+		// A question to one who is just leaving is not answered, so it is asked again soon.
+		try, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+		defer cancel()
+		s, err := coordinator.ReadState(try, p.b)
 		if err != nil {
 			return err
 		}
@@ -181,7 +246,7 @@ func (p *parts) wait(what string, ask func(context.Context) error) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("waited %v for %s: %w", p.patience, what, err)
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
 }

@@ -69,7 +69,7 @@ func TestAcks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, metric := range []string{"taken_ms", "acked_ms", "back_taken_ms", "back_acked_ms"} {
+	for _, metric := range []string{"taken_ms", "acked_ms", "back_taken_ms", "back_acked_ms", "handover_ms", "handover_acked_ms"} {
 		if ms := value(t, lines, metric); ms <= 0 || ms > 30_000 {
 			t.Errorf("%s: %v ms", metric, ms)
 		}

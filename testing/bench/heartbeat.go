@@ -152,6 +152,8 @@ func printLines(out io.Writer, lines []placementLine, asJSON bool) error {
 // parts are the processes of a fleet, and a connection to it.
 type parts struct {
 	server, coordinator, swarm *child
+	follower                   *child // nil for none
+	url                        string
 	b                          *bus.Bus
 	patience                   time.Duration // of everything that is waited for
 }
@@ -187,8 +189,8 @@ func startParts(dir string, o partsOptions) (*parts, error) {
 		"--drop", strconv.Itoa(o.drop), "--stuck", strconv.Itoa(o.stuck)); err != nil {
 		return p, err
 	}
-	var word string
-	if p.coordinator, err = startChild(&word, "coordinator", "--url", url, "--profile", o.profile); err != nil {
+	p.url = url
+	if p.coordinator, err = p.startCoordinator("first", o.profile); err != nil {
 		return p, err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -196,11 +198,17 @@ func startParts(dir string, o partsOptions) (*parts, error) {
 	return p, awaitLeader(ctx, p.b)
 }
 
+// startCoordinator starts a coordinator; the first one leads, others follow.
+func (p *parts) startCoordinator(id, profile string) (*child, error) {
+	var word string
+	return startChild(&word, "coordinator", "--url", p.url, "--id", id, "--profile", profile)
+}
+
 func (p *parts) end() {
 	if p.b != nil {
 		p.b.Conn.Close()
 	}
-	for _, c := range []*child{p.swarm, p.coordinator, p.server} {
+	for _, c := range []*child{p.swarm, p.follower, p.coordinator, p.server} {
 		if c != nil {
 			c.end()
 		}

@@ -58,6 +58,7 @@ type coordinatorStats struct {
 func coordinatorRole(args []string, in io.Reader, out io.Writer) error {
 	flags := flag.NewFlagSet("coordinator", flag.ContinueOnError)
 	url := flags.String("url", "", "the server's")
+	id := flags.String("id", "", "its name")
 	profile := flags.String("profile", "", "write a CPU profile there")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -78,7 +79,7 @@ func coordinatorRole(args []string, in io.Reader, out io.Writer) error {
 		return err
 	}
 	defer nc.Close()
-	c := coordinator.New(nc, coordinator.Config{Fleet: benchFleet, ID: "bench", Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))})
+	c := coordinator.New(nc, coordinator.Config{Fleet: benchFleet, ID: *id, Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))})
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- c.Run(ctx) }()
