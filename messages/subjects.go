@@ -16,24 +16,26 @@ type Kind string
 // permission template covers all agents and one all clients. The table below is the
 // only place where a layout stands; docs/protocol.md prints it for people.
 const (
-	KindHeartbeat Kind = "hb"        // agent → coordinators: Heartbeat
-	KindGoodbye   Kind = "bye"       // agent → coordinators: Goodbye
-	KindUnreached Kind = "unreached" // client → coordinators: Unreached
-	KindClaim     Kind = "claim"     // agent → older agents of its id: Claim
-	KindPlace     Kind = "place"     // coordinator → agent, request: Placement, answered by PlacementAck
-	KindDo        Kind = "do"        // client → agent: a request, straight
-	KindProbe     Kind = "probe"     // client → agent, request: Probe
-	KindCancel    Kind = "cancel"    // client → agent: Probe with the ids to cancel
-	KindReply     Kind = "res"       // agent → client: accepted, progress, result
-	KindRequest   Kind = "req"       // any client → router service: an inference or training request
-	KindAct       Kind = "act"       // any client → router service: an action; on the wire "req.action"
-	KindWork      Kind = "q"         // client → stream: a request that waits for an executor
-	KindIntent    Kind = "intent"    // client → journal: an action about to be sent
-	KindOutcome   Kind = "outcome"   // agent → journal: what became of an action
-	KindProgress  Kind = "job"       // agent → whoever watches a job: Progress
-	KindRoutes    Kind = "routes"    // leader → everybody: Routes; fleet-wide
-	KindEvent     Kind = "events"    // leader → event stream: Event; fleet-wide
-	KindControl   Kind = "ctl"       // anybody → leader, request; fleet-wide
+	// From a client to the coordinators: Unreached.
+	KindUnreached Kind = "unreached"
+
+	KindHeartbeat Kind = "hb"      // agent → coordinators: Heartbeat
+	KindGoodbye   Kind = "bye"     // agent → coordinators: Goodbye
+	KindClaim     Kind = "claim"   // agent → older agents of its id: Claim
+	KindPlace     Kind = "place"   // coordinator → agent, request: Placement, answered by PlacementAck
+	KindDo        Kind = "do"      // client → agent: a request, straight
+	KindProbe     Kind = "probe"   // client → agent, request: Probe
+	KindCancel    Kind = "cancel"  // client → agent: Probe with the ids to cancel
+	KindReply     Kind = "res"     // agent → client: accepted, progress, result
+	KindRequest   Kind = "req"     // any client → router service: an inference or training request
+	KindAct       Kind = "act"     // any client → router service: an action; on the wire "req.action"
+	KindWork      Kind = "q"       // client → stream: a request that waits for an executor
+	KindIntent    Kind = "intent"  // client → journal: an action about to be sent
+	KindOutcome   Kind = "outcome" // agent → journal: what became of an action
+	KindProgress  Kind = "job"     // agent → whoever watches a job: Progress
+	KindRoutes    Kind = "routes"  // leader → everybody: Routes; fleet-wide
+	KindEvent     Kind = "events"  // leader → event stream: Event; fleet-wide
+	KindControl   Kind = "ctl"     // anybody → leader, request; fleet-wide
 )
 
 // layouts lists, per kind, the tokens after fb.<fleet>.<site>: a name in braces is a

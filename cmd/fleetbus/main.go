@@ -199,8 +199,10 @@ Start here:
 		}
 	}
 	add("run", upCmd(a), agentCmd(a), coordinatorCmd(a), routerCmd(a), serverCmd(a), demoCmd(a))
-	add("use", applyCmd(a), diffCmd(a), rollbackCmd(a), deleteCmd(a), drainCmd(a), undrainCmd(a), forgetCmd(a), planCmd(), requestCmd(a), jobCmd(a))
-	add("look", doctorCmd(a), agentsCmd(a), tasksCmd(a), placementsCmd(a), explainCmd(a), versionsCmd(a), eventsCmd(a), waitCmd(a), versionCmd(a))
+	add("use", applyCmd(a), deleteCmd(a), drainCmd(a), undrainCmd(a), forgetCmd(a), planCmd(), requestCmd(a), jobCmd(a))
+	add("look", doctorCmd(a), agentsCmd(a), tasksCmd(a), placementsCmd(a), eventsCmd(a), waitCmd(a), versionCmd(a))
+	add("use", diffCmd(a), rollbackCmd(a))
+	add("look", explainCmd(a), versionsCmd(a))
 	mark(root, &a.started)
 	return root
 }
