@@ -59,7 +59,7 @@ func Explain(ctx context.Context, b *bus.Bus, name string) (messages.Explanation
 	if err := messages.Decode(m.Data, &e); err != nil {
 		return e, err
 	}
-	if e.Agent == "" && len(e.Replicas) == 0 {
+	if e.Agent == "" && e.Task == "" && len(e.Replicas) == 0 {
 		return e, messages.Errorf(messages.CodeNotFound, "no task, replica or agent is called %q; `fleetbus tasks`, `fleetbus placements` and `fleetbus agents` list them", name)
 	}
 	return e, nil
@@ -96,6 +96,9 @@ func (c *Coordinator) answerExplain(ctx context.Context) (stop func(), err error
 func explain(m *placement.Machine, name string) messages.Explanation {
 	s := m.State()
 	e := messages.Explanation{Term: s.Term}
+	if slices.ContainsFunc(s.Tasks, func(t messages.Task) bool { return t.Name == name }) {
+		e.Task = name
+	}
 	var about []messages.ReplicaInfo
 	if strings.Contains(name, "/") {
 		about = slices.DeleteFunc(s.Replicas, func(r messages.ReplicaInfo) bool { return r.ID != name })

@@ -60,6 +60,14 @@ func TestExplain(t *testing.T) {
 	if err != nil || e.Agent != "edge-1" || e.State != messages.AgentReady || len(e.Replicas) != 1 || e.Replicas[0].Info.ID != "detect/0" || len(e.History) == 0 {
 		t.Errorf("%+v, %v", e, err)
 	}
+	// A task of robots in a fleet that has none is to run, and has no replica.
+	none := detect()
+	none.Name, none.Per = "none", messages.PerRobot
+	apply(t, b, none)
+	natstest.Eventually(t, within, "the task without a replica", func() bool {
+		e, err := Explain(t.Context(), b, "none")
+		return err == nil && e.Task == "none" && len(e.Replicas) == 0
+	})
 	one.stop()
 	routed(t, b, "detect", "edge-2")
 	e, err = Explain(t.Context(), b, "detect")

@@ -7,11 +7,12 @@ type Question struct {
 }
 
 // Explanation answers a Question. A name that nothing has is answered by one that has
-// neither Replicas nor Agent.
+// neither Task nor Replicas nor Agent.
 type Explanation struct {
 	V        int          `msgpack:"v" json:"-"`
 	Leader   string       `msgpack:"l" json:"leader"`
 	Term     Term         `msgpack:"t" json:"term"`
+	Task     string       `msgpack:"k,omitempty" json:"task,omitempty"`          // where the name is a task's that is to run
 	Replicas []WhyReplica `msgpack:"r,omitempty" json:"replicas"`                // of the task; of the agent: what it runs, and what is moving to it
 	More     int          `msgpack:"m,omitempty" json:"more_replicas,omitempty"` // of the task that are not in Replicas
 	Agent    string       `msgpack:"a,omitempty" json:"agent,omitempty"`         // where the name is an agent's

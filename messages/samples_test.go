@@ -89,7 +89,7 @@ func samples() []sample {
 		}, newOf[State]()},
 		{"question", &Question{V: 1, Name: "detect/0"}, newOf[Question]()},
 		{"explanation", &Explanation{
-			V: 1, Leader: "coordinator-a", Term: aFence, More: 3, Agent: "edge-1", State: AgentReady,
+			V: 1, Leader: "coordinator-a", Term: aFence, Task: "detect", More: 3, Agent: "edge-1", State: AgentReady,
 			Replicas: []WhyReplica{{
 				Info:     ReplicaInfo{ID: "detect/0", Task: "detect", Agent: "edge-1", State: ReplicaReady, Status: aStatus},
 				Verdicts: []Verdict{{Agent: "edge-1", Chosen: true, Fits: true, Delay: 10.2, Cost: 5, Text: "chosen"}, {Agent: "edge-2", Text: "no room"}},

@@ -139,6 +139,9 @@ func printExplanation(cmd *cobra.Command, e answer, all bool) {
 			printf(cmd, "  nothing is placed there\n")
 		}
 	}
+	if e.Task != "" && e.Agent == "" && len(e.Replicas) == 0 {
+		printf(cmd, "task %s is to run and has no replica: it wants one for each robot or site, and there is none\n", e.Task)
+	}
 	for _, r := range e.Replicas {
 		printWhy(cmd, r, all)
 	}
