@@ -47,6 +47,7 @@ type Coordinator struct {
 	link    linkState
 	heir    heir
 	lives   lives
+	known   known
 	beats   beats
 	replies string // prefix of the subjects of answers to us
 
@@ -82,6 +83,7 @@ func New(nc *nats.Conn, cfg Config) *Coordinator {
 		missing: map[string]bool{haveAgents: true, haveDesired: true}, ready: make(chan struct{}),
 	}
 	c.beats.init()
+	c.known.init()
 	c.replies = nc.NewInbox() + "."
 	return c
 }

@@ -9,7 +9,9 @@
 //   - One goroutine performs effects; saves and sends run beside it, many documents at once.
 //     Of one document the Machine keeps the order: persist, then send, then hear the ack.
 //   - One goroutine holds the lease (lease.go), one watches it (heir.go).
-//   - One watches the agents bucket, one the desired bucket; see watch.go.
+//   - One watches the agents bucket, one the desired bucket; see watch.go. A leader that
+//     does not know of a task stops it, so none begins to lead before it knows all that was
+//     written; see known.go.
 //
 // # What a dead coordinator costs
 //

@@ -43,6 +43,12 @@ func run(t *testing.T, nc *nats.Conn, id string, mods ...func(*Coordinator)) *ru
 	for _, mod := range mods {
 		mod(c)
 	}
+	return launch(t, c)
+}
+
+// launch runs a coordinator. It ends with the test, or at stop.
+func launch(t *testing.T, c *Coordinator) *runner {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx) }()

@@ -10,7 +10,6 @@ import (
 	"github.com/fleetbus/fleetbus/coordinator/placement"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // releaseTimeout bounds the last word of a leader that is stopped. If it is not heard the
@@ -98,9 +97,15 @@ func (c *Coordinator) take(ctx context.Context, l *lease) (messages.Term, tenure
 func (c *Coordinator) rule(ctx context.Context, l *lease, term messages.Term, t tenure) {
 	r := &reign{term: term, ended: make(chan struct{})}
 	r.tenure.Store(&t)
-	loaded, err := c.loadSaved(ctx, r)
+	ready, cancel := context.WithDeadline(ctx, t.stopAt())
+	err := c.catchUp(ready)
+	cancel()
+	var loaded placement.PlacementsLoaded
+	if err == nil {
+		loaded, err = c.loadSaved(ctx, r)
+	}
 	if err != nil {
-		c.log.Warn("cannot read what is placed; giving the lease back", "error", err)
+		c.log.Warn("cannot read what is to run, or what is placed; giving the lease back", "error", err)
 		c.giveBack(l)
 		rest(ctx)
 		return
@@ -178,63 +183,4 @@ func (c *Coordinator) giveBack(l *lease) {
 	if err := l.release(ctx); err != nil {
 		c.log.Debug("lease not given back; it expires", "error", err)
 	}
-}
-
-// loadSaved reads what is saved, with the revisions that later saves must follow.
-func (c *Coordinator) loadSaved(ctx context.Context, r *reign) (placement.PlacementsLoaded, error) {
-	var out placement.PlacementsLoaded
-	ctx, cancel := context.WithDeadline(ctx, r.tenure.Load().stopAt())
-	defer cancel()
-	if err := c.bus.Events(ctx); err != nil {
-		return out, err
-	}
-	r.kv = make(map[bus.Bucket]bus.KV)
-	for _, b := range []bus.Bucket{bus.Placements, bus.RoutesKV} {
-		kv, err := c.bus.KV(ctx, b)
-		if err != nil {
-			return out, err
-		}
-		r.kv[b] = kv
-	}
-	r.revs = make(map[string]uint64)
-	w, err := r.kv[bus.Placements].WatchAll(ctx)
-	if err != nil {
-		return out, bus.Explain(err, "read the placements")
-	}
-	defer func() { _ = w.Stop() }() // fails only without a connection
-	for more := true; more; {
-		select {
-		case <-ctx.Done():
-			return out, bus.Explain(ctx.Err(), "read the placements")
-		case e, ok := <-w.Updates():
-			if !ok {
-				return out, messages.Errorf(messages.CodeUnavailable, "read the placements: the connection was lost meanwhile")
-			}
-			if more = e != nil; !more || e.Operation() != jetstream.KeyValuePut {
-				continue
-			}
-			r.revs[e.Key()] = e.Revision()
-			var doc messages.Placement
-			if err := messages.Decode(e.Value(), &doc); err != nil {
-				c.garbage.Note(c.log, "saved placement", err)
-				continue
-			}
-			out.Docs = append(out.Docs, doc)
-		}
-	}
-	e, err := r.kv[bus.RoutesKV].Get(ctx, bus.KeyRoutes)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return out, nil
-	}
-	if err != nil {
-		return out, bus.Explain(err, "read the routes")
-	}
-	r.routesRev = e.Revision()
-	var routes messages.Routes
-	if err := messages.Decode(e.Value(), &routes); err != nil {
-		c.garbage.Note(c.log, "saved routes", err)
-		return out, nil
-	}
-	out.Routes = &routes
-	return out, nil
 }

@@ -15,6 +15,16 @@ import (
 // entries; applying them again changes nothing.
 const resyncEvery = 30 * time.Second
 
+// checkEvery is how often it is asked what was written to a bucket last. A watcher that has
+// not told of it at two checks in a row is deaf (its server stopped, and the client library
+// needs 10 s or more to notice) and is made again; it is one small question, where a resync
+// reads everything. checkTimeout bounds the question; a bucket without a leader is not
+// asked in vain for longer, for the watcher's news wait meanwhile.
+const (
+	checkEvery   = 2 * time.Second
+	checkTimeout = 500 * time.Millisecond
+)
+
 // retryEvery is the pause before a watcher that failed is made again, and between a
 // follower's tries for the lease. It is small beside the least ttl; a try costs the
 // server a handful of small requests, none of which is stored.
@@ -49,6 +59,10 @@ func (c *Coordinator) watchOnce(ctx context.Context, bucket bus.Bucket, begin fu
 	if err != nil {
 		return err
 	}
+	base, err := kv.Last(ctx)
+	if err != nil {
+		return err
+	}
 	w, err := kv.WatchAll(ctx)
 	if err != nil {
 		return bus.Explain(err, "watch bucket "+string(bucket))
@@ -57,6 +71,9 @@ func (c *Coordinator) watchOnce(ctx context.Context, bucket bus.Bucket, begin fu
 	begin(kv.Epoch)
 	resync := time.NewTimer(resyncEvery)
 	defer resync.Stop()
+	check := time.NewTicker(checkEvery)
+	defer check.Stop()
+	ear := hearing{base: base}
 	for {
 		select {
 		case <-ctx.Done():
@@ -65,17 +82,58 @@ func (c *Coordinator) watchOnce(ctx context.Context, bucket bus.Bucket, begin fu
 			return nil
 		case <-reconnected:
 			return nil
+		case <-c.known.again[bucket]:
+			return nil
+		case <-check.C:
+			try, cancel := context.WithTimeout(ctx, checkTimeout)
+			last, err := kv.Last(try)
+			cancel()
+			if err == nil && ear.deaf(last) {
+				c.log.Warn("a watcher told of nothing new; making it again", "bucket", bucket, "written", last, "told", ear.told)
+				return nil
+			}
 		case e, ok := <-w.Updates():
 			switch {
 			case !ok:
 				return nil // the channel may close after a connection loss
 			case e == nil:
 				done()
+				ear.listed = true
+				c.known.note(bucket, messages.Fence{Epoch: kv.Epoch, Revision: max(ear.told, base)})
 			default:
+				ear.told = max(ear.told, e.Revision())
 				take(e)
+				if ear.listed {
+					c.known.note(bucket, messages.Fence{Epoch: kv.Epoch, Revision: ear.told})
+				}
 			}
 		}
 	}
+}
+
+// hearing judges whether a watcher tells of what is written. It is pure.
+type hearing struct {
+	told   uint64 // the newest revision that it told of
+	listed bool   // it has told of all that was there
+	missed uint64 // a revision that it has not told of at the check before; 0 for none
+	base   uint64 // what had been written last before it was made: it may be gone again, and is then told of by nobody
+}
+
+// deaf takes what was written last.
+func (h *hearing) deaf(last uint64) bool {
+	if !h.listed {
+		return false // it may be long; a resync ends it
+	}
+	if last <= max(h.told, h.base) {
+		h.missed = 0
+		return false
+	}
+	// It may be on its way.
+	was := h.missed
+	if was == 0 {
+		h.missed = last
+	}
+	return was != 0 && h.told < was
 }
 
 // watchAgents keeps the Machine's registrations.
