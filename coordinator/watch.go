@@ -74,6 +74,14 @@ func (c *Coordinator) watchOnce(ctx context.Context, bucket bus.Bucket, begin fu
 	check := time.NewTicker(checkEvery)
 	defer check.Stop()
 	ear := hearing{base: base}
+	complete := func() {
+		done()
+		ear.listed = true
+		c.known.note(bucket, messages.Fence{Epoch: kv.Epoch, Revision: max(ear.told, base)})
+	}
+	// The list may come from a server that is a little behind: then what is missing comes
+	// soon. What does not come is gone.
+	var settle <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -92,19 +100,26 @@ func (c *Coordinator) watchOnce(ctx context.Context, bucket bus.Bucket, begin fu
 				c.log.Warn("a watcher told of nothing new; making it again", "bucket", bucket, "written", last, "told", ear.told)
 				return nil
 			}
+		case <-settle:
+			settle = nil
+			complete()
 		case e, ok := <-w.Updates():
 			switch {
 			case !ok:
 				return nil // the channel may close after a connection loss
+			case e == nil && ear.told < base && bucket != bus.LeaseKV:
+				settle = time.After(rereadFor)
 			case e == nil:
-				done()
-				ear.listed = true
-				c.known.note(bucket, messages.Fence{Epoch: kv.Epoch, Revision: max(ear.told, base)})
+				complete()
 			default:
 				ear.told = max(ear.told, e.Revision())
 				take(e)
-				if ear.listed {
+				switch {
+				case ear.listed:
 					c.known.note(bucket, messages.Fence{Epoch: kv.Epoch, Revision: ear.told})
+				case settle != nil && ear.told >= base:
+					settle = nil
+					complete()
 				}
 			}
 		}
