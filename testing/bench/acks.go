@@ -225,7 +225,7 @@ func acknowledged(s messages.State) error {
 func (p *parts) until(what string, ok func(messages.State) error) error {
 	return p.wait(what, func(ctx context.Context) error {
 		// A question to one who is just leaving is not answered, so it is asked again soon.
-		try, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
+		try, cancel := context.WithTimeout(ctx, 75*time.Millisecond)
 		defer cancel()
 		s, err := coordinator.ReadState(try, p.b)
 		if err != nil {
