@@ -40,8 +40,8 @@ fuzz: ## every fuzz test for FUZZTIME (10s)
 bench: ## the Go benchmarks of all packages that have one
 	$(GO) test -run '^$$' -bench . -benchmem $$(grep -rl --include='*_test.go' --exclude-dir=node_modules '^func Benchmark' . | xargs -n 1 dirname | sort -u)
 
-chaos: build ## the end-to-end tests that kill real processes, afresh and in detail
-	$(GO) test -count 1 -v -timeout 10m ./testing/e2e/...
+chaos: build ## the end-to-end tests that kill real processes, afresh, in detail and at full length
+	FLEETBUS_ROUNDS=10 $(GO) test -count 1 -v -timeout 10m ./testing/e2e/...
 
 archtest: ## the shape of the module: imports, pure packages, file sizes
 	$(GO) test -count 1 ./testing/archtest

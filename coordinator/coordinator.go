@@ -23,7 +23,11 @@ type Config struct {
 	Replicas int           // of streams and buckets that it has to make; 0: see bus.New
 	LeaseTTL time.Duration // whole seconds, at least MinLeaseTTL; 0 means DefaultLeaseTTL
 	Logger   *slog.Logger  // nil: slog.Default()
-	Version  string        // of the program, for people
+
+	// SystemEvents: listen to what the server says of closed connections. The account must
+	// import it from the system account; where it may not subscribe, the server says so.
+	SystemEvents bool
+	Version      string // of the program, for people
 }
 
 // Coordinator is one coordinator. Its methods may be called from many goroutines, Run
@@ -38,9 +42,14 @@ type Coordinator struct {
 	nonce   string         // tells two coordinators of one ID apart in the lease
 	garbage bus.Garbage
 	events  chan placement.Event
-	asks    chan chan messages.State
+	asks    chan func(*placement.Machine)
 	work    queue
 	link    linkState
+	heir    heir
+	lives   lives
+	known   known
+	beats   beats
+	replies string // prefix of the subjects of answers to us
 
 	mu      sync.Mutex
 	missing map[string]bool // what must be known before leading makes sense
@@ -49,8 +58,9 @@ type Coordinator struct {
 	tenure atomic.Pointer[reign] // nil while somebody else may lead
 }
 
-// eventBuffer is how many events may wait for the Machine: two seconds of the beats of
-// 1,000 agents while it makes a plan. What does not fit waits in the connection.
+// eventBuffer is how many events, beside heartbeats, may wait for the Machine while it makes
+// a plan: one for each of 2,000 documents that are saved. What does not fit waits where it
+// comes from.
 const eventBuffer = 2048
 
 const (
@@ -67,11 +77,15 @@ func New(nc *nats.Conn, cfg Config) *Coordinator {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
-	return &Coordinator{
+	c := &Coordinator{
 		nc: nc, cfg: cfg, log: cfg.Logger, nonce: nuid.Next(),
-		events: make(chan placement.Event, eventBuffer), asks: make(chan chan messages.State), work: newQueue(), link: newLinkState(),
+		events: make(chan placement.Event, eventBuffer), asks: make(chan func(*placement.Machine)), work: newQueue(), link: newLinkState(), heir: newHeir(), lives: newLives(),
 		missing: map[string]bool{haveAgents: true, haveDesired: true}, ready: make(chan struct{}),
 	}
+	c.beats.init()
+	c.known.init()
+	c.replies = nc.NewInbox() + "."
+	return c
 }
 
 func (c Config) check() error {
@@ -101,7 +115,7 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	}
 	defer stop()
 	all, ctx := errgroup.WithContext(ctx)
-	for _, part := range []func(context.Context){c.own, c.perform, c.watchLink, c.watchAgents, c.watchDesired, c.lead} {
+	for _, part := range []func(context.Context){c.own, c.perform, c.watchLink, c.watchAgents, c.watchDesired, c.watchLease, c.lead} {
 		all.Go(func() error {
 			part(ctx)
 			return nil
@@ -118,13 +132,13 @@ func (c *Coordinator) listen(ctx context.Context) (stop func(), err error) {
 			_ = s.Unsubscribe() // fails only for a closed connection
 		}
 	}
-	on := func(kind messages.Kind, take func(agent string, data []byte) (placement.Event, error)) error {
+	on := func(kind messages.Kind, take func(s messages.Subject, data []byte) (placement.Event, error)) error {
 		pattern := c.bus.Subject(kind, "").String()
 		sub, err := c.nc.Subscribe(pattern, func(m *nats.Msg) {
 			s, err := messages.ParseSubject(m.Subject)
 			var ev placement.Event
 			if err == nil {
-				ev, err = take(s.Agent, m.Data)
+				ev, err = take(s, m.Data)
 			}
 			if err != nil {
 				c.garbage.Note(c.log, string(kind), err)
@@ -140,16 +154,27 @@ func (c *Coordinator) listen(ctx context.Context) (stop func(), err error) {
 	}
 	// The subject signs a message: whatever its body says of its sender must agree.
 	err = errors.Join(
-		on(messages.KindHeartbeat, func(agent string, data []byte) (placement.Event, error) {
-			var hb messages.Heartbeat
-			err := messages.Decode(data, &hb)
-			return placement.Heartbeat{Heartbeat: hb}, signed(err, agent, hb.Agent)
-		}),
-		on(messages.KindGoodbye, func(agent string, data []byte) (placement.Event, error) {
+		on(messages.KindGoodbye, func(s messages.Subject, data []byte) (placement.Event, error) {
 			var g messages.Goodbye
 			err := messages.Decode(data, &g)
-			return placement.Goodbye{Goodbye: g}, signed(err, agent, g.Agent)
+			return placement.Goodbye{Goodbye: g}, signed(err, s.Agent, g.Agent)
+		}),
+		on(messages.KindUnreached, func(s messages.Subject, data []byte) (placement.Event, error) {
+			var u messages.Unreached
+			err := messages.Decode(data, &u)
+			return placement.Unreached{Agent: u.Agent, Inc: u.Inc, By: s.Origin}, signed(err, s.Agent, u.Agent)
 		}))
+	hear := []func(context.Context) (*nats.Subscription, error){c.hearBeats, c.hearSilent}
+	if c.cfg.SystemEvents {
+		hear = append(hear, c.hearSystem)
+	}
+	for _, f := range hear {
+		sub, failed := f(ctx)
+		if sub != nil {
+			subs = append(subs, sub)
+		}
+		err = errors.Join(err, failed)
+	}
 	if err != nil {
 		stop()
 		return nil, err
@@ -190,19 +215,10 @@ func (c *Coordinator) own(ctx context.Context) {
 	m := placement.New(c.calm)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
-		var ev placement.Event
-		select {
-		case <-ctx.Done():
-			return
-		case answer := <-c.asks:
-			answer <- m.State()
-			continue
-		case ev = <-c.events:
-		case <-timer.C:
-			ev = placement.Tick{}
-		}
-		now := time.Now()
+	silent := newQuiet(c.calm)
+	look := time.NewTicker(lookSilent)
+	defer look.Stop()
+	step := func(now time.Time, ev placement.Event) {
 		for _, e := range m.Step(now, ev) {
 			if w, ok := e.(placement.WakeAt); ok {
 				timer.Reset(w.At.Sub(now))
@@ -211,18 +227,50 @@ func (c *Coordinator) own(ctx context.Context) {
 			}
 		}
 	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case look := <-c.asks:
+			look(m)
+		case ev := <-c.events:
+			step(time.Now(), ev)
+		case <-timer.C:
+			step(time.Now(), placement.Tick{})
+		case now := <-look.C:
+			c.askSilent(silent.due(now))
+		case <-c.beats.ready:
+			list := c.beats.take()
+			now := time.Now()
+			for i := range list {
+				if i%beatsPerLook == 0 {
+					now = time.Now()
+				}
+				step(now, placement.Heartbeat{Heartbeat: list[i]})
+				silent.heard(list[i].Agent, now)
+			}
+			c.beats.done(list)
+		}
+	}
 }
 
-// state asks the Machine's goroutine.
-func (c *Coordinator) state(ctx context.Context) (messages.State, bool) {
-	answer := make(chan messages.State, 1)
+// beatsPerLook is how many beats are folded with one look at the clock: a fraction of a
+// millisecond's, unless one of them makes a plan due.
+const beatsPerLook = 64
+
+// look runs f in the Machine's goroutine, and reports whether it did. What f keeps must
+// share nothing with the Machine.
+func (c *Coordinator) look(ctx context.Context, f func(*placement.Machine)) bool {
+	done := make(chan struct{})
 	select {
-	case c.asks <- answer:
-		s := <-answer
-		s.Leader, s.Bad = c.cfg.ID, c.garbage.Counts()
-		return s, true
+	case c.asks <- func(m *placement.Machine) {
+		defer close(done)
+		f(m)
+	}:
+		<-done
+		return true
 	case <-ctx.Done():
-		return messages.State{}, false
+		return false
 	}
 }
 

@@ -22,6 +22,9 @@ import (
 //     waited for when another may lead; what is still on its way then loses the
 //     compare-and-set, or is written over by the newer term.
 //   - remadeTimeout is that of saveTimeout: it is the same server that is asked.
+//   - savesAtOnce is how many saves are under way together: each waits for a round trip and a
+//     write of the server, which does many in the time of one. More gain nothing over
+//     loopback, and a server without a leader is not asked more than that a second.
 //   - rebroadcastEvery heals whoever missed the routes; clients also read the saved copy
 //     every 10 s.
 //   - dropTimeout is for work that may fail: what it removes is small, and is made again by
@@ -30,6 +33,7 @@ const (
 	sendTimeout      = time.Second
 	saveTimeout      = time.Second
 	remadeTimeout    = time.Second
+	savesAtOnce      = 64
 	rebroadcastEvery = 5 * time.Second
 	dropTimeout      = 5 * time.Second
 )
@@ -62,18 +66,22 @@ func (q *queue) take() []any {
 	return list
 }
 
-// performer does effects. One goroutine owns it; sends run beside it.
+// performer does effects. One goroutine owns it; saves and sends run beside it, many at
+// once. Of one document the order is kept all the same, because the Machine asks for each
+// step when it was told of the one before: persist, then send, then hear the ack; and it
+// has one save under way for an agent, and one of the routes.
 type performer struct {
 	c     *Coordinator
 	reign *reign // whose effects are done; nil for none
-	sends sync.WaitGroup
+	saves chan struct{}
+	work  sync.WaitGroup
 	last  []byte // the routes as they were broadcast last
 }
 
 // perform is the goroutine that does what the Machine says.
 func (c *Coordinator) perform(ctx context.Context) {
-	p := &performer{c: c}
-	defer p.sends.Wait()
+	p := &performer{c: c, saves: make(chan struct{}, savesAtOnce)}
+	defer p.work.Wait()
 	again := time.NewTicker(rebroadcastEvery)
 	defer again.Stop()
 	for {
@@ -106,15 +114,15 @@ func (p *performer) do(ctx context.Context, e any) {
 	switch e := e.(type) {
 	case placement.SavePlacement:
 		if e.Doc.Term == r.term {
-			p.savePlacement(ctx, r, e.Doc)
+			p.saving(ctx, func() { p.savePlacement(ctx, r, e.Doc) })
 		}
 	case placement.SaveRoutes:
 		if e.Routes.Term == r.term {
-			p.saveRoutes(ctx, r, e.Routes)
+			p.saving(ctx, func() { p.saveRoutes(ctx, r, e.Routes) })
 		}
 	case placement.SendPlacement:
 		if e.Doc.Term == r.term {
-			p.sends.Go(func() { p.send(ctx, e) })
+			p.work.Go(func() { p.send(ctx, e) })
 		}
 	case placement.BroadcastRoutes:
 		if e.Routes.Term != r.term {
@@ -130,7 +138,7 @@ func (p *performer) do(ctx context.Context, e any) {
 	case placement.Record:
 		p.record(e.Event)
 	case placement.DropConsumer:
-		p.sends.Go(func() {
+		p.work.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, dropTimeout)
 			defer cancel()
 			if err := p.c.bus.DeleteConsumer(ctx, e.Site, e.Class, e.Task); err != nil {
@@ -138,6 +146,19 @@ func (p *performer) do(ctx context.Context, e any) {
 			}
 		})
 	}
+}
+
+// saving runs a save beside the others, as soon as there is room for one more.
+func (p *performer) saving(ctx context.Context, save func()) {
+	select {
+	case p.saves <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	p.work.Go(func() {
+		defer func() { <-p.saves }()
+		save()
+	})
 }
 
 // publish sends what may be lost.
@@ -226,11 +247,13 @@ func (p *performer) remade(ctx context.Context, r *reign, bucket bus.Bucket) boo
 func (p *performer) savePlacement(ctx context.Context, r *reign, doc messages.Placement) {
 	data, err := messages.Encode(&doc)
 	if err == nil {
-		r.revs[doc.Agent], err = p.save(ctx, r, bus.Placements, doc.Agent, r.revs[doc.Agent], data, func(b []byte) (messages.Term, error) {
+		var rev uint64
+		rev, err = p.save(ctx, r, bus.Placements, doc.Agent, r.revision(doc.Agent), data, func(b []byte) (messages.Term, error) {
 			var was messages.Placement
 			err := messages.Decode(b, &was)
 			return was.Term, err
 		})
+		r.setRevision(doc.Agent, rev)
 	}
 	if err != nil {
 		p.c.log.Warn("placement not saved", "agent", doc.Agent, "error", err)

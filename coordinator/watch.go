@@ -15,6 +15,16 @@ import (
 // entries; applying them again changes nothing.
 const resyncEvery = 30 * time.Second
 
+// checkEvery is how often it is asked what was written to a bucket last. A watcher that has
+// not told of it at two checks in a row is deaf (its server stopped, and the client library
+// needs 10 s or more to notice) and is made again; it is one small question, where a resync
+// reads everything. checkTimeout bounds the question; a bucket without a leader is not
+// asked in vain for longer, for the watcher's news wait meanwhile.
+const (
+	checkEvery   = 2 * time.Second
+	checkTimeout = 500 * time.Millisecond
+)
+
 // retryEvery is the pause before a watcher that failed is made again, and between a
 // follower's tries for the lease. It is small beside the least ttl; a try costs the
 // server a handful of small requests, none of which is stored.
@@ -49,6 +59,10 @@ func (c *Coordinator) watchOnce(ctx context.Context, bucket bus.Bucket, begin fu
 	if err != nil {
 		return err
 	}
+	base, err := kv.Last(ctx)
+	if err != nil {
+		return err
+	}
 	w, err := kv.WatchAll(ctx)
 	if err != nil {
 		return bus.Explain(err, "watch bucket "+string(bucket))
@@ -57,6 +71,17 @@ func (c *Coordinator) watchOnce(ctx context.Context, bucket bus.Bucket, begin fu
 	begin(kv.Epoch)
 	resync := time.NewTimer(resyncEvery)
 	defer resync.Stop()
+	check := time.NewTicker(checkEvery)
+	defer check.Stop()
+	ear := hearing{base: base}
+	complete := func() {
+		done()
+		ear.listed = true
+		c.known.note(bucket, messages.Fence{Epoch: kv.Epoch, Revision: max(ear.told, base)})
+	}
+	// The list may come from a server that is a little behind: then what is missing comes
+	// soon. What does not come is gone.
+	var settle <-chan time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -65,17 +90,65 @@ func (c *Coordinator) watchOnce(ctx context.Context, bucket bus.Bucket, begin fu
 			return nil
 		case <-reconnected:
 			return nil
+		case <-c.known.again[bucket]:
+			return nil
+		case <-check.C:
+			try, cancel := context.WithTimeout(ctx, checkTimeout)
+			last, err := kv.Last(try)
+			cancel()
+			if err == nil && ear.deaf(last) {
+				c.log.Warn("a watcher told of nothing new; making it again", "bucket", bucket, "written", last, "told", ear.told)
+				return nil
+			}
+		case <-settle:
+			settle = nil
+			complete()
 		case e, ok := <-w.Updates():
 			switch {
 			case !ok:
 				return nil // the channel may close after a connection loss
+			case e == nil && ear.told < base && bucket != bus.LeaseKV:
+				settle = time.After(rereadFor)
 			case e == nil:
-				done()
+				complete()
 			default:
+				ear.told = max(ear.told, e.Revision())
 				take(e)
+				switch {
+				case ear.listed:
+					c.known.note(bucket, messages.Fence{Epoch: kv.Epoch, Revision: ear.told})
+				case settle != nil && ear.told >= base:
+					settle = nil
+					complete()
+				}
 			}
 		}
 	}
+}
+
+// hearing judges whether a watcher tells of what is written. It is pure.
+type hearing struct {
+	told   uint64 // the newest revision that it told of
+	listed bool   // it has told of all that was there
+	missed uint64 // a revision that it has not told of at the check before; 0 for none
+	base   uint64 // what had been written last before it was made: it may be gone again, and is then told of by nobody
+}
+
+// deaf takes what was written last.
+func (h *hearing) deaf(last uint64) bool {
+	if !h.listed {
+		return false // it may be long; a resync ends it
+	}
+	if last <= max(h.told, h.base) {
+		h.missed = 0
+		return false
+	}
+	// It may be on its way.
+	was := h.missed
+	if was == 0 {
+		h.missed = last
+	}
+	return was != 0 && h.told < was
 }
 
 // watchAgents keeps the Machine's registrations.
@@ -85,6 +158,7 @@ func (c *Coordinator) watchAgents(ctx context.Context) {
 	var epoch, before int64
 	gone := func(id string) {
 		delete(known, id)
+		c.lives.end(id)
 		c.feed(ctx, placement.Unregistered{Agent: id})
 	}
 	c.watch(ctx, bus.Agents,
@@ -111,7 +185,9 @@ func (c *Coordinator) watchAgents(ctx context.Context) {
 				return
 			}
 			known[e.Key()] = true
-			c.feed(ctx, placement.Registered{Registration: r, Inc: messages.Incarnation{Epoch: epoch, Revision: e.Revision()}})
+			inc := messages.Incarnation{Epoch: epoch, Revision: e.Revision()}
+			c.lives.begin(e.Key(), r.Environment.Normal().Site, inc)
+			c.feed(ctx, placement.Registered{Registration: r, Inc: inc})
 		},
 		func() {
 			for id := range known {

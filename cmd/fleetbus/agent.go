@@ -13,6 +13,7 @@ import (
 	"github.com/fleetbus/fleetbus/internal/fleetfile"
 	"github.com/fleetbus/fleetbus/internal/history"
 	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -165,14 +166,14 @@ func (a *app) agent(cmd *cobra.Command, g *agentFlags) (err error) {
 
 func (a *app) runAgent(ctx context.Context, log *slog.Logger, cfg agent.Config, handlers []agent.Handler) error {
 	env := cfg.Environment
-	nc, err := a.connectForever(ctx, "fleetbus agent "+env.ID, log)
+	nc, err := a.connectForever(ctx, bus.AgentConn(a.fleet, env.ID), log)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
 	// Heartbeats have a connection of their own: a large body on its way must not look
 	// like the death of the agent.
-	beats, err := a.connectForever(ctx, "fleetbus beats "+env.ID, log)
+	beats, err := a.connectForever(ctx, bus.BeatConn(a.fleet, env.ID), log)
 	if err != nil {
 		return err
 	}

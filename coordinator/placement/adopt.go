@@ -43,8 +43,7 @@ func (m *Machine) adopt(ev PlacementsLoaded) {
 	for _, id := range sorted(serving) {
 		m.adoptHome(serving[id], routed[id].Agent)
 	}
-	for _, id := range sorted(m.agents) {
-		a := m.agents[id]
+	for _, a := range m.allAgents() {
 		m.observe(a, a.beat.Term, a.beat.Rev, a.beat.Replicas)
 		m.countStrays(a)
 		m.load(a) // what is measured is not to be learned anew
@@ -56,16 +55,16 @@ func (m *Machine) adoptHosting(a *agent, p messages.PlacedReplica, doc messages.
 	if r == nil {
 		r = &replica{id: p.ID, why: "adopted: it drained before the election"}
 		r.spec.ID, r.spec.Task = p.ID, p.Task
-		m.replicas[p.ID] = r
+		m.addReplica(r)
 	}
-	h := &hosting{replica: r, agent: a, task: p.Task, rank: p.Rank, drain: p.Drain, since: m.now,
+	h := &hosting{replica: r, agent: a, task: p.Task, work: p.Task.WorkGFLOP(), rank: p.Rank, drain: p.Drain, since: m.now,
 		state: messages.ReplicaPending, term: doc.Term, rev: doc.Rev}
 	h.status = messages.ReplicaStatus{ID: p.ID, State: h.state}
 	if h.drain {
 		h.state = messages.ReplicaDraining
 		r.old = append(r.old, h)
 	}
-	a.hosted[p.ID] = h
+	a.add(h)
 	return h
 }
 
@@ -173,8 +172,8 @@ func (m *Machine) left(h *hosting) {
 		m.leaving[name] = make(map[string]messages.Class)
 	}
 	m.leaving[name][h.agent.env.Site] = h.task.Class
-	for _, r := range m.replicas {
-		if r.spec.Task.Name == name && !r.empty() {
+	for _, r := range m.ofTask(name) {
+		if !r.empty() {
 			return
 		}
 	}

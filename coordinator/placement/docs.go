@@ -34,7 +34,7 @@ func (m *Machine) document(id string) *document {
 	d := m.docs[id]
 	if d == nil {
 		d = &document{agent: id}
-		m.docs[id] = d
+		m.addDocument(d)
 	}
 	return d
 }
@@ -78,8 +78,8 @@ func (m *Machine) flush() {
 // whether that begins to drain something.
 func (m *Machine) write(a *agent) (drains bool) {
 	var list []messages.PlacedReplica
-	for _, id := range sorted(a.hosted) {
-		h := a.hosted[id]
+	for _, h := range a.all() {
+		id := h.replica.id
 		list = append(list, messages.PlacedReplica{ID: id, Task: h.task, Rank: h.rank, Drain: h.drain})
 	}
 	d := m.docs[a.id]
@@ -104,8 +104,8 @@ func (m *Machine) write(a *agent) (drains bool) {
 func (m *Machine) told(a *agent, d *document) (drains bool) {
 	for _, h := range a.hosted {
 		if h.changed {
-			h.changed, h.term, h.rev = false, d.doc.Term, d.doc.Rev
-			drains = drains || h.drain
+			drains = drains || h.drain || h.reopens
+			h.changed, h.reopens, h.term, h.rev = false, false, d.doc.Term, d.doc.Rev
 		}
 	}
 	return drains
@@ -243,7 +243,7 @@ func (m *Machine) ack(ack *messages.PlacementAck) {
 	// not known yet is taken from it.
 	for _, st := range ack.Replicas {
 		if h := a.hosted[st.ID]; h != nil && h.state == messages.ReplicaPending {
-			m.status(h, ack.Term, ack.Rev, st)
+			m.status(h, ack.Term, ack.Rev, &st)
 		}
 	}
 }

@@ -26,6 +26,14 @@ type (
 		Agent string
 		Inc   messages.Incarnation
 	}
+	// Unreached: somebody who sends requests (By, for people) found nobody listening at
+	// this incarnation of an agent. It is evidence, not proof, and needs not be true: an
+	// agent that beats disproves it.
+	Unreached struct {
+		Agent string
+		Inc   messages.Incarnation
+		By    string
+	}
 )
 
 // What became of effects.
@@ -98,6 +106,7 @@ func (Unregistered) event()     {}
 func (Heartbeat) event()        {}
 func (Goodbye) event()          {}
 func (ConnClosed) event()       {}
+func (Unreached) event()        {}
 func (Saved) event()            {}
 func (SaveFailed) event()       {}
 func (RoutesSaved) event()      {}

@@ -37,8 +37,12 @@ func (m *Machine) judge() {
 	var gone []*agent
 	var alive, quiet int
 	unheld := false
-	for _, id := range sorted(m.agents) {
-		a := m.agents[id]
+	unsteady := 0
+	for _, a := range m.allAgents() {
+		m.steady(a)
+		if !a.unsteadyTo.IsZero() {
+			unsteady++
+		}
 		if a.state == messages.AgentLost {
 			continue
 		}
@@ -64,6 +68,7 @@ func (m *Machine) judge() {
 			m.staleTimer(a)
 		}
 	}
+	m.tremor = 2*unsteady > len(m.agents)
 	if unheld && quiet >= 3 && 2*quiet > alive && m.now.After(m.holdUntil) {
 		m.hold(quiet, alive)
 	}

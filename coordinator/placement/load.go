@@ -46,11 +46,10 @@ func (m *Machine) load(a *agent) {
 	usable := m.usable(a)
 	measured := a.beat.Foreign
 	fell := 0.0
-	for _, id := range sorted(a.hosted) {
-		h := a.hosted[id]
+	for _, h := range a.all() {
 		// No replica takes more than its machine has: the rate of a few requests of
 		// enormous work, perhaps given up on at once, would say so.
-		tflops := min(h.status.Rate*h.task.WorkGFLOP()/1000, a.env.Capacity.Compute)
+		tflops := min(h.status.Rate*h.work/1000, a.env.Capacity.Compute)
 		measured.Compute += tflops
 		if r := h.replica; h == r.home && h.state == messages.ReplicaReady {
 			before := r.claimed(h.task.Demand).Compute
@@ -91,7 +90,7 @@ func (m *Machine) thermometer(a *agent, ratio float64) {
 		if !a.hot {
 			m.record("load_high", a.id, "", "%.0f %% of its planned capacity for %v", 100*ratio, m.calm.HotFor)
 		}
-		if !a.hot || m.overfull(a) {
+		if !a.hot || m.overfull(a, m.calm.Slack) {
 			m.need("the load of " + a.id + " is high")
 		}
 		a.hot, a.hotSince = true, m.now // and again if that did not help
@@ -116,8 +115,8 @@ func (a *agent) others() messages.Resources {
 // says that it still runs beside them.
 func (m *Machine) used(a *agent) messages.Resources {
 	var sum messages.Resources
-	for _, id := range sorted(a.hosted) { // in order: float64 sums depend on it
-		sum = sum.Add(a.hosted[id].need())
+	for _, h := range a.all() { // in order: float64 sums depend on it
+		sum = sum.Add(h.need())
 	}
 	return sum.Add(a.strays)
 }
@@ -154,13 +153,14 @@ func (m *Machine) fits(a *agent, used, need messages.Resources) bool {
 	return true
 }
 
-// overfull reports whether what is on a is more than what the plan allows: the load
-// grew, others took room, or the settings changed. Nothing is ever placed so.
-func (m *Machine) overfull(a *agent) bool {
+// overfull reports whether what is on a is more than what the plan allows, by more than
+// a part of it: the load grew, others took room, or the settings changed. Nothing is ever
+// placed so.
+func (m *Machine) overfull(a *agent, slack float64) bool {
 	ours := m.used(a)
 	have, mine, all := amounts(m.usable(a)), amounts(ours), amounts(ours.Add(a.others()))
 	for k := range have {
-		if mine[k] > 0 && !within(all[k], have[k]) {
+		if mine[k] > 0 && !within(all[k], (1+slack)*have[k]) {
 			return true
 		}
 	}
@@ -171,8 +171,8 @@ func (m *Machine) overfull(a *agent) bool {
 // there is nothing to wait for.
 func (m *Machine) overdeclared(a *agent) bool {
 	var sum messages.Resources
-	for _, id := range sorted(a.hosted) {
-		sum = sum.Add(a.hosted[id].task.Demand)
+	for _, h := range a.all() {
+		sum = sum.Add(h.task.Demand)
 	}
 	return !sum.Within(m.usable(a))
 }

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/fleetbus/fleetbus/coordinator/alloc"
 	"github.com/fleetbus/fleetbus/messages"
@@ -25,6 +26,10 @@ func (m *Machine) tasksChanged(ev TasksChanged) {
 	if m.haveTasks && reflect.DeepEqual(tasks, m.tasks) && reflect.DeepEqual(drains, m.drains) && ev.Settings == m.settings {
 		return
 	}
+	if m.leading {
+		m.newVersions(tasks)
+	}
+	m.gen++
 	for _, t := range slices.Concat(tasks, m.tasks) {
 		m.dirtyRanks[t.Name], m.dirtyRoutes[t.Name] = true, true
 	}
@@ -53,6 +58,14 @@ func (m *Machine) replan() {
 	}
 	free := m.settle()
 	waiting := m.placeFree(free, why)
+	blocked := m.advance()
+	defer func() {
+		for _, r := range blocked {
+			if r.home != nil && r.next == nil {
+				r.spec.Task = r.home.task
+			}
+		}
+	}()
 	if m.settings.Mode == messages.Static {
 		m.reserved = nil
 		return
@@ -67,8 +80,8 @@ func (m *Machine) replan() {
 // want compares what the tasks ask for with what there is.
 func (m *Machine) want() {
 	envs := make([]messages.Environment, 0, len(m.agents))
-	for _, id := range sorted(m.agents) {
-		envs = append(envs, m.agents[id].env)
+	for _, a := range m.allAgents() {
+		envs = append(envs, a.env)
 	}
 	specs := alloc.Expand(m.tasks, envs)
 	wanted := make(map[string]bool, len(specs))
@@ -77,13 +90,13 @@ func (m *Machine) want() {
 		r := m.replicas[s.ID]
 		if r == nil {
 			r = &replica{id: s.ID, why: "it is new"}
-			m.replicas[s.ID] = r
+			m.addReplica(r)
 		}
+		s.Task = m.version(r, s.Task)
 		r.spec, r.wanted = s, true
 	}
-	for _, id := range sorted(m.replicas) {
-		r := m.replicas[id]
-		if wanted[id] {
+	for _, r := range m.allReplicas() {
+		if wanted[r.id] {
 			continue
 		}
 		r.wanted, r.waiting, r.why = false, false, "it is not wanted any more"
@@ -94,7 +107,7 @@ func (m *Machine) want() {
 			m.retire(r.home, r.why)
 		}
 		if r.empty() {
-			delete(m.replicas, id)
+			m.dropReplica(r)
 		}
 	}
 }
@@ -102,10 +115,12 @@ func (m *Machine) want() {
 // settle goes through what has a home: it gives up moves whose target closed, hands new
 // task versions out where they fit, and returns, sorted, the replicas that need a place.
 func (m *Machine) settle() (free []*replica) {
-	for _, id := range sorted(m.replicas) {
-		r := m.replicas[id]
+	for _, r := range m.allReplicas() {
 		if !r.wanted {
 			continue
+		}
+		if r.next != nil && !m.serves(r.next, r.spec.Task) {
+			m.rollback(r, "another version of its task came meanwhile")
 		}
 		if r.next != nil && (m.mustLeave(r.next.agent) || m.forbidden(r, r.next.agent) != "") {
 			m.rollback(r, "its agent is not open any more")
@@ -124,7 +139,7 @@ func (m *Machine) settle() (free []*replica) {
 		}
 		if !m.renew(h) {
 			m.waits(r, "it serves an older version of its task: the new one has no room on "+h.agent.id)
-		} else if r.waiting {
+		} else if r.waiting && !r.blocked {
 			r.waiting, r.why = false, "it goes on where it is"
 			m.dirtyRoutes[r.spec.Task.Name] = true
 		}
@@ -136,14 +151,17 @@ func (m *Machine) settle() (free []*replica) {
 // that does not fit.
 func (m *Machine) renew(h *hosting) bool {
 	r := h.replica
-	if reflect.DeepEqual(h.task, r.spec.Task) {
+	if h.gen == m.gen || reflect.DeepEqual(h.task, r.spec.Task) {
 		return true
 	}
 	others := m.used(h.agent).Sub(h.need())
 	if !r.spec.Task.Demand.Within(h.task.Demand) && !m.fits(h.agent, others, r.claimed(r.spec.Task.Demand)) {
 		return false
 	}
-	h.task = r.spec.Task
+	if !sameService(h.task, r.spec.Task) { // and nothing to lose
+		m.reopen(h, r.spec.Task)
+	}
+	h.task, h.work = r.spec.Task, r.spec.Task.WorkGFLOP()
 	r.why = "new version of the task, on the same environment"
 	m.record("replica_updated", h.agent.id, r.id, "%s", r.why)
 	m.touch(h)
@@ -213,10 +231,10 @@ func (m *Machine) placeFree(free []*replica, cause string) (waiting []*replica) 
 		return nil
 	}
 	p := m.problem(free, nil)
-	plan, ok := m.solve(p)
+	plan, ok := m.findPlaces(len(free), p)
 	if ok && m.lowerClaims(plan) {
 		p = m.problem(free, nil)
-		plan, ok = m.solve(p)
+		plan, ok = m.findPlaces(len(free), p)
 	}
 	if !ok {
 		return nil
@@ -227,7 +245,7 @@ func (m *Machine) placeFree(free []*replica, cause string) (waiting []*replica) 
 	}
 	text := make(map[string]string, len(plan.Waiting))
 	for _, w := range plan.Waiting {
-		text[w.Replica] = waitText(w)
+		text[w.Replica] = m.waitText(w)
 	}
 	for _, r := range free {
 		why := m.leaveWhy(r, cause)
@@ -253,8 +271,7 @@ func (m *Machine) wait(r *replica, leave, text string) {
 			r.retryAt = m.now.Add(m.calm.FailBackoffMax)
 		}
 		forbidden := m.forbidden(r, h.agent)
-		alive := h.agent.state != messages.AgentLost
-		if forbidden != "" || alive && r.spec.Pin == h.agent.id && m.mustLeave(h.agent) && h.agent.state != messages.AgentStale {
+		if forbidden != "" || r.spec.Pin == h.agent.id && m.leaves(h.agent) {
 			m.retire(h, leave)
 		}
 	}
@@ -301,12 +318,28 @@ func (m *Machine) admits(r *replica, a *agent) bool {
 	return m.fits(a, m.used(a), r.claimed(r.spec.Task.Demand))
 }
 
-func (m *Machine) solve(p alloc.Problem) (alloc.Plan, bool) {
-	plan, err := alloc.Solve(p)
+// solveEvery is how long there is between two full solves, for each replica that may
+// move: ten times what a solve takes. In a small fleet it is Calm.Cycle.
+const solveEvery = time.Millisecond
+
+// fewFree: so many replicas at most, or a quarter of all, are placed by regret alone,
+// beside what is there; more (a fleet that begins) are worth a search.
+const fewFree = 8
+
+// findPlaces solves the problem of those that need a place, beside everything else.
+func (m *Machine) findPlaces(free int, p alloc.Problem) (alloc.Plan, bool) {
+	if free <= max(fewFree, len(m.replicas)/4) {
+		return m.checked(m.placer.Repair(p, alloc.Options{}))
+	}
+	return m.checked(m.placer.Solve(p, alloc.Options{}))
+}
+
+func (m *Machine) checked(plan alloc.Plan, err error) (alloc.Plan, bool) {
 	if err != nil {
 		// All parts were checked when they were read. If one is wrong all the same, what
 		// is placed stays placed.
 		m.record("plan_failed", "", "", "%v", err)
+		m.placer, m.mover = alloc.Solver{}, alloc.Solver{}
 		return plan, false
 	}
 	return plan, true
@@ -314,7 +347,7 @@ func (m *Machine) solve(p alloc.Problem) (alloc.Plan, bool) {
 
 // waitText is one line of why a replica waits: what would place it, and what stands in
 // the way of the first few environments.
-func waitText(w alloc.Waiting) string {
+func (m *Machine) waitText(w alloc.Waiting) string {
 	const most = 3
 	var parts []string
 	for i, r := range w.Reasons {
@@ -324,14 +357,13 @@ func waitText(w alloc.Waiting) string {
 		}
 		parts = append(parts, r.Environment+": "+r.Text)
 	}
-	// What is ours and stays was stated to the solver as the use of others.
 	text := "it fits nowhere"
 	if len(parts) > 0 {
 		text += " (" + strings.Join(parts, "; ") + ")"
 	}
-	if w.Fix != "" && !strings.Contains(w.Fix, mayHave(w.Replica)) {
+	label := m.keptOff[w.Replica]
+	if w.Fix != "" && (label == "" || !strings.Contains(w.Fix, label)) {
 		text += "; fix: " + w.Fix
 	}
-	text = strings.ReplaceAll(text, "are used by others", "are in use")
-	return strings.ReplaceAll(text, "lacks "+mayHave(w.Replica)+"=yes", "is not open to "+w.Replica+" now: it failed there, has yet to stop there, or the room is kept for another")
+	return m.plain(w.Replica, text)
 }

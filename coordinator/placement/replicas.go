@@ -22,6 +22,9 @@ type replica struct {
 	since   time.Time
 	claim   latch // TFLOPS measured; see load.go
 
+	updating bool // a new version of its task is on its way; see rollout.go
+	blocked  bool // it would be, but cannot
+
 	fails       int // of this home
 	tries       int // how often it was placed anew for failing, since it was last steady
 	retryAt     time.Time
@@ -35,12 +38,16 @@ type hosting struct {
 	replica *replica
 	agent   *agent
 	task    messages.Task // the version that the agent is told to serve
+	work    float64       // GFLOP a request of it
+	gen     int           // the desired state of which it is known to be the version
+	seen    uint64        // the sequence of the last beat that spoke of it
 	rank    int
 	drain   bool
 	state   messages.ReplicaState
 	status  messages.ReplicaStatus
 	since   time.Time
 	changed bool          // since the last document was made
+	reopens bool          // by that: what serves stops first
 	term    messages.Term // of the document that last changed it: what an agent says
 	rev     uint64        // of it under an older one does not count
 }
@@ -67,9 +74,9 @@ func (h *hosting) serves() bool {
 
 // host puts r into the document of a, as its home or as what comes after it.
 func (m *Machine) host(r *replica, a *agent) *hosting {
-	h := &hosting{replica: r, agent: a, task: r.spec.Task, state: messages.ReplicaPending, since: m.now, changed: true}
+	h := &hosting{replica: r, agent: a, task: r.spec.Task, work: r.spec.Task.WorkGFLOP(), state: messages.ReplicaPending, since: m.now, changed: true}
 	h.status = messages.ReplicaStatus{ID: r.id, State: h.state}
-	a.hosted[r.id] = h
+	a.add(h)
 	m.touch(h)
 	return h
 }
@@ -84,6 +91,7 @@ func (m *Machine) touch(h *hosting) {
 // does not is left at once.
 func (m *Machine) place(r *replica, a *agent, why string) {
 	r.why, r.waiting = why, false
+	m.begun++
 	if r.home.serves() {
 		r.next = m.host(r, a)
 		m.record("replica_moving", a.id, r.id, "from %s: %s", r.home.agent.id, why)
@@ -154,7 +162,7 @@ func (m *Machine) retire(h *hosting, why string) {
 // remove takes h out of its agent's document: it has stopped, or is gone.
 func (m *Machine) remove(h *hosting) {
 	r := h.replica
-	delete(h.agent.hosted, r.id)
+	h.agent.drop(h)
 	m.touch(h)
 	if r.home == h {
 		r.home = nil
@@ -165,7 +173,7 @@ func (m *Machine) remove(h *hosting) {
 	r.old = slices.DeleteFunc(r.old, func(o *hosting) bool { return o == h })
 	m.left(h)
 	if !r.wanted && r.empty() {
-		delete(m.replicas, r.id)
+		m.dropReplica(r)
 	}
 	m.need("room on " + h.agent.id)
 }
@@ -187,35 +195,41 @@ func (m *Machine) hostLost(h *hosting, removed bool) {
 	}
 }
 
-// observe folds what an agent that has applied (term, rev) says of its replicas.
-func (m *Machine) observe(a *agent, term messages.Term, rev uint64, list []messages.ReplicaStatus) {
-	seen := make(map[*hosting]bool, len(list))
+// observe folds what an agent that has applied (term, rev) says of its replicas, and
+// reports whether it spoke of others than its document lists, or did so before.
+func (m *Machine) observe(a *agent, term messages.Term, rev uint64, list []messages.ReplicaStatus) (strays bool) {
+	m.stamp++
+	known, ours := 0, len(a.hosted)
 	for i := range list {
 		if h := a.hosted[list[i].ID]; h != nil {
-			seen[h] = true
-			m.status(h, term, rev, list[i])
+			if h.seen != m.stamp {
+				h.seen = m.stamp
+				known++
+			}
+			m.status(h, term, rev, &list[i])
 		}
 	}
-	if len(seen) >= len(a.hosted) {
-		return
-	}
-	for _, id := range sorted(a.hosted) {
-		if h := a.hosted[id]; !seen[h] {
-			gone := messages.ReplicaStatus{ID: id, State: messages.ReplicaPending}
+	if known < ours {
+		for _, h := range a.all() {
+			if h.seen == m.stamp {
+				continue
+			}
+			gone := messages.ReplicaStatus{ID: h.replica.id, State: messages.ReplicaPending}
 			if h.drain {
 				gone.State = messages.ReplicaStopped
 			}
-			m.status(h, term, rev, gone)
+			m.status(h, term, rev, &gone)
 		}
 	}
+	return known < len(list) || a.strays != messages.Resources{}
 }
 
-func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st messages.ReplicaStatus) {
+func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st *messages.ReplicaStatus) {
 	if h.changed || !reached(term, rev, h.term, h.rev) {
 		return // said before it knew
 	}
 	r, before := h.replica, h.state
-	h.state, h.status = st.State, st
+	h.state, h.status = st.State, *st
 	if h.drain {
 		if st.State == messages.ReplicaStopped || st.State == messages.ReplicaFailed {
 			m.record("replica_stopped", h.agent.id, r.id, "it has finished what it had")
@@ -243,7 +257,7 @@ func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st messages
 	case messages.ReplicaStopped:
 		// Nobody told it to: it opens again for a changed task, its agent leaves, or it is a
 		// kind of failure.
-		if m.closed(h.agent) == "" && before == messages.ReplicaDraining {
+		if m.closed(h.agent) == "" && (before == messages.ReplicaDraining || r.updating) {
 			h.state = messages.ReplicaPending
 		} else if m.closed(h.agent) == "" {
 			h.state = messages.ReplicaFailed
@@ -275,8 +289,16 @@ func (m *Machine) failed(h *hosting, why string) {
 	}
 	m.record("replica_failed", h.agent.id, r.id, "%s", why)
 	if h == r.next {
+		update := r.home != nil && !sameService(h.task, r.home.task)
 		m.shun(r, h.agent.id)
 		m.rollback(r, "it failed there: "+why)
+		if update {
+			m.updateFailed(r, why)
+		}
+		return
+	}
+	if r.updating {
+		m.updateFailed(r, why)
 		return
 	}
 	r.fails++
@@ -298,7 +320,7 @@ func (m *Machine) shun(r *replica, env string) {
 	if r.avoid == nil {
 		r.avoid = make(map[string]time.Time)
 	}
-	r.avoid[env] = m.now.Add(m.calm.AvoidFor)
+	r.avoid[env] = m.now.Add(backoff(m.calm.AvoidFor, m.calm.AvoidForMax, r.tries))
 }
 
 // failing reports whether r is to be tried elsewhere now.
@@ -312,8 +334,13 @@ func (m *Machine) shuns(r *replica, env string) bool { return m.now.Before(r.avo
 func (m *Machine) age(r *replica) {
 	if r.next != nil {
 		if m.now.Sub(r.next.since) >= m.calm.LoadFor {
+			late := "it was not ready after " + m.calm.LoadFor.String()
+			update := r.home != nil && !sameService(r.next.task, r.home.task)
 			m.shun(r, r.next.agent.id)
-			m.rollback(r, "it was not ready after "+m.calm.LoadFor.String())
+			m.rollback(r, late)
+			if update {
+				m.updateFailed(r, late)
+			}
 		} else {
 			m.at(r.next.since.Add(m.calm.LoadFor))
 		}
@@ -326,6 +353,13 @@ func (m *Machine) age(r *replica) {
 	h := r.home
 	if h == nil {
 		return
+	}
+	if r.updating && r.next == nil && h.agent.state != messages.AgentLost && !h.serves() {
+		if end := h.since.Add(m.calm.LoadFor); m.now.Before(end) {
+			m.at(end)
+		} else {
+			m.updateFailed(r, "it was not ready after "+m.calm.LoadFor.String())
+		}
 	}
 	if h.state == messages.ReplicaReady && !r.readySince.IsZero() && m.now.Sub(r.readySince) >= m.calm.SteadyAfter {
 		r.fails, r.tries = 0, 0

@@ -105,6 +105,20 @@ func (b *Bus) KV(ctx context.Context, bucket Bucket) (KV, error) {
 	return KV{KeyValue: kv, Epoch: s.StreamInfo().Created.UnixNano()}, nil
 }
 
+// Last returns the revision that was written last, of whatever key, also where its entry is
+// gone again.
+func (kv KV) Last(ctx context.Context) (uint64, error) {
+	status, err := kv.Status(ctx)
+	if err != nil {
+		return 0, Explain(err, "read the state of bucket "+kv.Bucket())
+	}
+	s, ok := status.(*jetstream.KeyValueBucketStatus)
+	if !ok {
+		return 0, Explain(errors.New("the client returned no stream info"), "read the state of bucket "+kv.Bucket())
+	}
+	return s.StreamInfo().State.LastSeq, nil
+}
+
 // BucketSubject returns the subject on which a key of a bucket is stored. The lease
 // needs it: only a publish there can renew a key and its TTL in one step.
 func BucketSubject(fleet string, b Bucket, key string) string {

@@ -7,4 +7,6 @@
 //	                                                   a whole fleet: a plan, and its repair when an edge dies
 //	stop [--robots 50] [--rounds 5] [--cuts 10] [--json]    robots in real processes under load: until all have acknowledged a
 //	                                                   stop, and until one whose link is cut has stopped by itself
+//	heartbeat [--agents 50000] [--seconds 20] [--json]  what the beats of a fleet cost a coordinator
+//	acks [--agents 1000] [--away 50] [--json]           one apply that touches all, until all have confirmed it
 package main

@@ -1,0 +1,273 @@
+package placement
+
+import (
+	"cmp"
+	"fmt"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/fleetbus/fleetbus/messages"
+)
+
+// rollout is the way of a task to a new version: one whose service differs, so that
+// replicas must be opened anew. What only the planner reads is handed out at once.
+//
+//   - Make before break: a replica that serves gets the new version on another environment
+//     and takes over when it is ready there. Where no other has room, or it is pinned, the
+//     old version stops first, if the task allows that (messages.Interrupt); else the
+//     replica waits with that reason and goes on serving the old version.
+//   - At most one replica in ten, one at least, is on its way at a time.
+//   - A replica whose new version fails goes back to the old one at once. The rollout goes on
+//     after a back-off; after Calm.FailLimit failures it stops for good, and what must be
+//     placed anew gets the old version. Whoever serves the new version well keeps it: to go
+//     back altogether, apply the old version, which is a rollout like any other.
+//
+// After an election nothing is known of failures, and the new leader tries again.
+type rollout struct {
+	from   messages.Task // what served before, to go back to
+	fails  int
+	until  time.Time // it rests until then
+	paused string    // why it goes on no more; "" while it does
+}
+
+// rolloutShare is how many replicas there are for each one that is on its way.
+const rolloutShare = 10
+
+func (ro *rollout) held(now time.Time) bool { return ro.paused != "" || now.Before(ro.until) }
+
+func sameService(a, b messages.Task) bool { return reflect.DeepEqual(a.Service(), b.Service()) }
+
+// newVersions begins a rollout of every task whose service changes.
+func (m *Machine) newVersions(tasks []messages.Task) {
+	for _, t := range tasks {
+		old, ok := m.task(t.Name)
+		if !ok || sameService(old, t) {
+			continue
+		}
+		from := old
+		if ro := m.rollouts[t.Name]; ro != nil && !sameService(ro.from, t) {
+			from = ro.from // the version before is not proven
+		}
+		m.rollouts[t.Name] = &rollout{from: from}
+		m.record("update_begun", "", "", "task %s: revision %d follows %d", t.Name, t.Revision, from.Revision)
+	}
+}
+
+// version is what r is to serve for now: the newest version, or, while that is on its
+// way to others or failed, the one that it has.
+func (m *Machine) version(r *replica, newest messages.Task) messages.Task {
+	ro := m.rollouts[newest.Name]
+	h := r.home
+	if h == nil {
+		if ro != nil && ro.held(m.now) {
+			return ro.from
+		}
+		return newest
+	}
+	if m.serves(h, newest) || r.next != nil && m.serves(r.next, newest) {
+		return newest
+	}
+	if ro == nil { // its beginning was before the election
+		ro = &rollout{from: h.task}
+		m.rollouts[newest.Name] = ro
+	}
+	nothingToLose := h.state == messages.ReplicaFailed || h.state == messages.ReplicaStopped || h.agent.state == messages.AgentLost
+	if nothingToLose && !ro.held(m.now) {
+		return newest
+	}
+	return h.task
+}
+
+// serves reports whether h was told the service of this version.
+func (m *Machine) serves(h *hosting, newest messages.Task) bool {
+	if h.gen == m.gen {
+		return true
+	}
+	if reflect.DeepEqual(h.task, newest) {
+		h.gen = m.gen
+		return true
+	}
+	return sameService(h.task, newest)
+}
+
+// advance takes every rollout a step further. It returns the replicas that would go on,
+// but cannot: until the end of the plan they ask for the new version.
+func (m *Machine) advance() (blocked []*replica) {
+	for _, name := range sorted(m.rollouts) {
+		newest, ok := m.task(name)
+		if !ok {
+			delete(m.rollouts, name)
+			continue
+		}
+		blocked = append(blocked, m.roll(m.rollouts[name], newest)...)
+	}
+	return blocked
+}
+
+func (m *Machine) roll(ro *rollout, newest messages.Task) (blocked []*replica) {
+	var todo []*replica
+	wanted, busy, others := 0, 0, 0
+	for _, r := range m.ofTask(newest.Name) {
+		if !r.wanted {
+			continue
+		}
+		wanted++
+		switch {
+		case r.next != nil && m.serves(r.next, newest):
+			busy++
+		case r.next != nil:
+			others++ // it moves; its turn comes after that
+		case r.home == nil:
+		case !m.serves(r.home, newest):
+			todo = append(todo, r)
+		case r.updating && !r.home.serves() && r.home.agent.state != messages.AgentLost:
+			busy++
+		default:
+			r.updating = false
+		}
+	}
+	if len(todo)+busy+others == 0 {
+		delete(m.rollouts, newest.Name)
+		m.record("update_done", "", "", "task %s: every replica serves revision %d", newest.Name, newest.Revision)
+		return nil
+	}
+	if ro.held(m.now) {
+		if ro.paused == "" {
+			m.review(ro.until)
+		}
+		return nil
+	}
+	// Those that could not go on the last time do not keep the others waiting.
+	slices.SortStableFunc(todo, func(a, b *replica) int { return cmp.Compare(rankOf(a), rankOf(b)) })
+	todo = todo[:min(len(todo), max(0, max(1, wanted/rolloutShare)-busy))]
+	for _, r := range todo {
+		r.spec.Task = newest
+	}
+	m.moveUpdates(todo)
+	for _, r := range todo {
+		switch {
+		case r.next != nil:
+		case m.restart(r, newest):
+		default:
+			blocked = append(blocked, r)
+		}
+	}
+	if len(blocked) > 0 && len(blocked) < wanted {
+		m.reviewOnce(blocked)
+	}
+	return blocked
+}
+
+func rankOf(r *replica) int {
+	if r.blocked {
+		return 1
+	}
+	return 0
+}
+
+// reviewOnce lets others try where some just found that they cannot go on.
+func (m *Machine) reviewOnce(blocked []*replica) {
+	for _, r := range blocked {
+		if !r.blocked {
+			r.blocked = true
+			m.review(m.now.Add(sweepEvery))
+		}
+	}
+}
+
+// moveUpdates brings the new version to another environment, where one has room.
+func (m *Machine) moveUpdates(todo []*replica) {
+	movable := slices.DeleteFunc(slices.Clone(todo), func(r *replica) bool { return r.spec.Pin != "" || !r.home.serves() })
+	if len(movable) == 0 {
+		return
+	}
+	plan, ok := m.findPlaces(len(movable), m.problem(movable, nil))
+	if !ok {
+		return
+	}
+	for _, a := range plan.Assignments {
+		r, to := m.replicas[a.Replica], m.agents[a.Environment]
+		if r == nil || !slices.Contains(movable, r) || !m.admits(r, to) {
+			continue
+		}
+		r.updating, r.blocked = true, false
+		m.place(r, to, fmt.Sprintf("new version of the task, revision %d; delay %.4g ms", r.spec.Task.Revision, a.Delay))
+	}
+}
+
+// restart gives r the new version where it is: the old one stops first. It reports
+// false where that is not allowed, or has no room.
+func (m *Machine) restart(r *replica, newest messages.Task) bool {
+	h := r.home
+	others := m.used(h.agent).Sub(h.need())
+	why := ""
+	switch {
+	case !m.fits(h.agent, others, r.claimed(newest.Demand)):
+		why = "the new one has no room on " + h.agent.id + " even alone, and none elsewhere"
+	case m.forbidden(r, h.agent) != "":
+		why = "the new one cannot run on " + h.agent.id + " (" + m.forbidden(r, h.agent) + "), and has no room elsewhere"
+	case h.serves() && !interruptible(r):
+		why = "old and new do not both fit, and the task may not pause; `interrupt: allow` lets it"
+	}
+	if why != "" {
+		m.waits(r, "it serves an older version of its task: "+why)
+		return false
+	}
+	r.updating, r.blocked, r.waiting = true, false, false
+	r.why = fmt.Sprintf("new version of the task, revision %d, on the same environment: the old one stops first", newest.Revision)
+	m.reopen(h, newest)
+	m.record("replica_updated", h.agent.id, r.id, "%s", r.why)
+	return true
+}
+
+// interruptible reports whether the task of r allows that it pauses.
+func interruptible(r *replica) bool {
+	switch r.spec.Task.Interrupt {
+	case messages.InterruptAllow:
+		return true
+	case messages.InterruptPinned:
+		return r.spec.Pin != ""
+	}
+	return false
+}
+
+// reopen tells an agent to serve another version instead: it stops the one and opens
+// the other. The routes go out before that.
+func (m *Machine) reopen(h *hosting, t messages.Task) {
+	h.task, h.work, h.gen, h.since = t, t.WorkGFLOP(), 0, m.now
+	h.changed, h.reopens = true, h.state == messages.ReplicaReady
+	h.state, h.status.State = messages.ReplicaPending, messages.ReplicaPending
+	h.replica.readySince, h.replica.failedSince = time.Time{}, time.Time{}
+	m.touch(h)
+}
+
+// updateFailed follows the failure of a new version: the replica goes back to the old
+// one, where it has left it already, and the rollout rests or stops.
+func (m *Machine) updateFailed(r *replica, why string) {
+	ro := m.rollouts[r.spec.Task.Name]
+	r.updating = false
+	if ro == nil {
+		return
+	}
+	ro.fails++
+	agent := ""
+	if h := r.home; h != nil && !sameService(h.task, ro.from) {
+		agent = h.agent.id
+		if m.fits(h.agent, m.used(h.agent).Sub(h.need()), r.claimed(ro.from.Demand)) {
+			r.spec.Task = ro.from
+			r.why = "back to the version before: the new one failed: " + why
+			r.fails = 0
+			m.reopen(h, ro.from)
+		}
+	}
+	m.record("update_failed", agent, r.id, "%s", why)
+	if ro.fails >= m.calm.FailLimit {
+		ro.paused = fmt.Sprintf("the new version failed %d times, the last time %s: %s", ro.fails, r.id, why)
+		m.record("update_paused", "", r.id, "%s; apply another version, or the old one", ro.paused)
+		m.dirtyRoutes[r.spec.Task.Name] = true
+		return
+	}
+	ro.until = m.now.Add(backoff(m.calm.FailBackoff, m.calm.FailBackoffMax, ro.fails))
+	m.review(ro.until)
+}
