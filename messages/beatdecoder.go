@@ -100,6 +100,11 @@ func (r *beatReader) heartbeat(h *Heartbeat) bool {
 			ok = seen.first(10) && r.float(&h.RTT)
 		case "rs":
 			ok = seen.first(11) && r.statuses(&h.Replicas)
+		case "sp":
+			var b []byte
+			b, ok = r.text()
+			ok = ok && seen.first(12)
+			h.Stopped = string(b)
 		default:
 			return false
 		}
