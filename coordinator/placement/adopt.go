@@ -59,7 +59,7 @@ func (m *Machine) adoptHosting(a *agent, p messages.PlacedReplica, doc messages.
 	}
 	h := &hosting{replica: r, agent: a, task: p.Task, work: p.Task.WorkGFLOP(), rank: p.Rank, drain: p.Drain, since: m.now,
 		state: messages.ReplicaPending, term: doc.Term, rev: doc.Rev}
-	h.status = messages.ReplicaStatus{ID: p.ID, State: h.state}
+	h.status, h.adopted = messages.ReplicaStatus{ID: p.ID, State: h.state}, true
 	if h.drain {
 		h.state = messages.ReplicaDraining
 		r.old = append(r.old, h)

@@ -46,15 +46,17 @@ type hosting struct {
 	state   messages.ReplicaState
 	status  messages.ReplicaStatus
 	since   time.Time
-	changed bool          // since the last document was made
-	reopens bool          // by that: what serves stops first
-	term    messages.Term // of the document that last changed it: what an agent says
-	rev     uint64        // of it under an older one does not count
+	changed bool               // since the last document was made
+	reopens bool               // by that: what serves stops first
+	adopted bool               // from the leader before, who alone knows what it served before
+	before  messages.Resources // what the version before takes until it has stopped
+	term    messages.Term      // of the document that last changed it: what an agent says
+	rev     uint64             // of it under an older one does not count
 }
 
 // need is what h takes of its environment.
 func (h *hosting) need() messages.Resources {
-	return h.replica.claimed(h.task.Demand)
+	return h.replica.claimed(h.task.Demand).Max(h.before)
 }
 
 // claimed is the demand that the plan counts for r: what was declared, or what was
@@ -229,6 +231,17 @@ func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st *message
 		return // said before it knew
 	}
 	r, before := h.replica, h.state
+	switch st.State {
+	case messages.ReplicaLoading, messages.ReplicaReady, messages.ReplicaFailed:
+		if (h.before != messages.Resources{}) {
+			h.before, h.adopted = messages.Resources{}, false
+			m.need("room on " + h.agent.id)
+		}
+	case messages.ReplicaDraining:
+		if h.adopted && !h.drain {
+			h.before = m.usable(h.agent) // unknown: nothing comes beside it meanwhile
+		}
+	}
 	h.state, h.status = st.State, *st
 	if h.drain {
 		if st.State == messages.ReplicaStopped || st.State == messages.ReplicaFailed {

@@ -235,8 +235,11 @@ func interruptible(r *replica) bool {
 // reopen tells an agent to serve another version instead: it stops the one and opens
 // the other. The routes go out before that.
 func (m *Machine) reopen(h *hosting, t messages.Task) {
+	if !h.task.Demand.Within(t.Demand) {
+		h.before = h.before.Max(h.task.Demand)
+	}
 	h.task, h.work, h.gen, h.since = t, t.WorkGFLOP(), 0, m.now
-	h.changed, h.reopens = true, h.state == messages.ReplicaReady
+	h.changed, h.adopted, h.reopens = true, false, h.state == messages.ReplicaReady
 	h.state, h.status.State = messages.ReplicaPending, messages.ReplicaPending
 	h.replica.readySince, h.replica.failedSince = time.Time{}, time.Time{}
 	m.touch(h)

@@ -1,0 +1,104 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/fleetbus/fleetbus/messages"
+)
+
+// settleAgents is how many the fleet of settle has.
+const settleAgents = 1000
+
+// settle loads a fleet of 1,000 at random for three minutes. Moves are bounded by the
+// budget of each cycle; when the load stands still, so does the fleet.
+func (w *world) settle(int) {
+	w.addCoordinator()
+	tasks := []messages.Task{{Name: "grip", Class: messages.Action, Demand: messages.Resources{Compute: 2}, Per: messages.PerRobot, Limit: 20}}
+	replicas := 0
+	for s := range settleAgents / 20 { // sites of four edges and sixteen robots
+		site := fmt.Sprintf("site-%02d", s)
+		for i := range 4 {
+			e := env(fmt.Sprintf("edge-%02d-%d", s, i), messages.Edge, 100, 1000, 10)
+			e.Site = site
+			w.addAgent(e)
+		}
+		for i := range 16 {
+			e := env(fmt.Sprintf("robot-%02d-%02d", s, i), messages.Robot, 10, 100, 1)
+			e.Site = site
+			w.addAgent(e)
+		}
+		tasks = append(tasks, messages.Task{Name: "see-" + site, Class: messages.Inference, Demand: messages.Resources{Compute: 20, Network: 10},
+			Work: float(20), Transfer: float(10), Sites: []string{site}, Tiers: []messages.Tier{messages.Edge}, Replicas: 6, Colocate: true})
+		replicas += 6 + 16
+	}
+	w.desire(tasks...)
+	w.settled(replicas)
+	w.run(30 * time.Second)
+	start := w.now
+	w.noMoves(begin, "nothing happened yet")
+	for range 36 {
+		for range settleAgents / 20 {
+			a := w.agents[w.rng.IntN(len(w.agents))]
+			for _, id := range sortedKeys(a.alive().reps) {
+				for _, o := range w.agents { // the load is the replica's, wherever it goes
+					if o.env.Site == a.env.Site {
+						o.rate[id] = 3000 * w.rng.Float64()
+					}
+				}
+			}
+		}
+		w.run(5 * time.Second)
+	}
+	// Four, or one replica in fifty, in each cycle of 10 s.
+	bound := 6 * max(4, replicas/50)
+	if n := w.ledger.busiest(start); n > bound {
+		w.fail("calm: %d moves in one minute, allowed are %d", n, bound)
+	}
+	w.note("the load stands still after %d moves", w.ledger.movesSince(start))
+	w.run(3 * time.Minute)
+	quiet := w.now
+	w.run(2 * time.Minute)
+	w.noMoves(quiet, "the load has not changed for three minutes")
+}
+
+// update gives the inference a new version under requests. A good one reaches every
+// replica; a bad one is given up, and the old one goes on.
+func (w *world) update(int) {
+	w.site(6, 1+w.rng.IntN(2))
+	cl := w.addClient(20 * time.Millisecond)
+	w.run(10 * time.Second)
+	tasks := w.siteTasks(6)
+	bad := w.rng.IntN(2) == 0
+	tasks[0].Concurrency = 4
+	if bad {
+		tasks[0].Handler = "broken"
+		for _, a := range w.agents {
+			a.fails["broken"] = true
+		}
+	}
+	w.note("a new version of detect; bad: %v", bad)
+	w.desire(tasks...)
+	if w.rng.IntN(3) == 0 {
+		w.in(w.upTo(5*time.Second), func() {
+			if c := w.leader(); c != nil && len(w.coords) > 1 {
+				c.handOver()
+				w.in(5*time.Second, c.start)
+			}
+		})
+	}
+	w.run(2 * time.Minute)
+	if cl.lost > 0 {
+		w.fail("requests: %d of %d were lost while a task was updated", cl.lost, cl.sent)
+	}
+	if !w.ready(6 + 3 + 1) {
+		w.fail("update: not everything is ready: %s", w.picture())
+	}
+	for _, a := range w.agents {
+		for _, r := range a.alive().reps {
+			if t := r.placed.Task; t.Name == "detect" && (t.Concurrency == 4) == bad {
+				w.fail("update: %s on %s serves concurrency %d; the new version is bad: %v", r.placed.ID, a.id, t.Concurrency, bad)
+			}
+		}
+	}
+}
