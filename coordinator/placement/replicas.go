@@ -48,7 +48,7 @@ type hosting struct {
 	since   time.Time
 	changed bool               // since the last document was made
 	reopens bool               // by that: what serves stops first
-	adopted bool               // from the leader before, who alone knows what it served before
+	adopted bool               // from the leader before, and its agent has not said yet that it serves this version
 	before  messages.Resources // what the version before takes until it has stopped
 	term    messages.Term      // of the document that last changed it: what an agent says
 	rev     uint64             // of it under an older one does not count
@@ -165,6 +165,9 @@ func (m *Machine) retire(h *hosting, why string) {
 func (m *Machine) remove(h *hosting) {
 	r := h.replica
 	h.agent.drop(h)
+	if h.agent.state == messages.AgentLost {
+		h.agent.straying = true // it may run it still, and nobody hears of its end
+	}
 	m.touch(h)
 	if r.home == h {
 		r.home = nil
@@ -197,9 +200,8 @@ func (m *Machine) hostLost(h *hosting, removed bool) {
 	}
 }
 
-// observe folds what an agent that has applied (term, rev) says of its replicas, and
-// reports whether it spoke of others than its document lists, or did so before.
-func (m *Machine) observe(a *agent, term messages.Term, rev uint64, list []messages.ReplicaStatus) (strays bool) {
+// observe folds what an agent that has applied (term, rev) says of its replicas.
+func (m *Machine) observe(a *agent, term messages.Term, rev uint64, list []messages.ReplicaStatus) {
 	m.stamp++
 	known, ours := 0, len(a.hosted)
 	for i := range list {
@@ -211,19 +213,19 @@ func (m *Machine) observe(a *agent, term messages.Term, rev uint64, list []messa
 			m.status(h, term, rev, &list[i])
 		}
 	}
-	if known < ours {
-		for _, h := range a.all() {
-			if h.seen == m.stamp {
-				continue
-			}
-			gone := messages.ReplicaStatus{ID: h.replica.id, State: messages.ReplicaPending}
-			if h.drain {
-				gone.State = messages.ReplicaStopped
-			}
-			m.status(h, term, rev, &gone)
-		}
+	if known == ours {
+		return
 	}
-	return known < len(list) || a.strays != messages.Resources{}
+	for _, h := range a.all() {
+		if h.seen == m.stamp {
+			continue
+		}
+		gone := messages.ReplicaStatus{ID: h.replica.id, State: messages.ReplicaPending}
+		if h.drain {
+			gone.State = messages.ReplicaStopped
+		}
+		m.status(h, term, rev, &gone)
+	}
 }
 
 func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st *messages.ReplicaStatus) {
@@ -234,12 +236,14 @@ func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st *message
 	switch st.State {
 	case messages.ReplicaLoading, messages.ReplicaReady, messages.ReplicaFailed:
 		if (h.before != messages.Resources{}) {
-			h.before, h.adopted = messages.Resources{}, false
+			h.before = messages.Resources{}
 			m.need("room on " + h.agent.id)
 		}
-	case messages.ReplicaDraining:
-		if h.adopted && !h.drain {
-			h.before = m.usable(h.agent) // unknown: nothing comes beside it meanwhile
+	}
+	if h.adopted && (h.drain || st.State != messages.ReplicaDraining) {
+		h.adopted = false
+		if m.closed(h.agent) == "" {
+			m.need("it is known what " + h.agent.id + " runs")
 		}
 	}
 	h.state, h.status = st.State, *st

@@ -203,7 +203,7 @@ func (m *Machine) restart(r *replica, newest messages.Task) bool {
 	others := m.used(h.agent).Sub(h.need())
 	why := ""
 	switch {
-	case !m.fits(h.agent, others, r.claimed(newest.Demand)):
+	case !newest.Demand.Within(h.task.Demand) && !m.fits(h.agent, others, r.claimed(newest.Demand)):
 		why = "the new one has no room on " + h.agent.id + " even alone, and none elsewhere"
 	case m.forbidden(r, h.agent) != "":
 		why = "the new one cannot run on " + h.agent.id + " (" + m.forbidden(r, h.agent) + "), and has no room elsewhere"
@@ -257,7 +257,7 @@ func (m *Machine) updateFailed(r *replica, why string) {
 	agent := ""
 	if h := r.home; h != nil && !sameService(h.task, ro.from) {
 		agent = h.agent.id
-		if m.fits(h.agent, m.used(h.agent).Sub(h.need()), r.claimed(ro.from.Demand)) {
+		if ro.from.Demand.Within(h.task.Demand) || m.fits(h.agent, m.used(h.agent).Sub(h.need()), r.claimed(ro.from.Demand)) {
 			r.spec.Task = ro.from
 			r.why = "back to the version before: the new one failed: " + why
 			r.fails = 0

@@ -101,6 +101,7 @@ func (p *process) register() {
 		own, ok := w.server.docs[p.a.id]
 		return p.then(func() {
 			p.begun = true
+			p.claim()
 			if ok {
 				p.apply(own.value, nil)
 			}
@@ -111,6 +112,19 @@ func (p *process) register() {
 			p.register()
 		}
 	}))
+}
+
+// claim is an agent's first word: whoever else runs under its id with an older
+// incarnation must stop. Who is stopped hears it when he goes on.
+func (p *process) claim() {
+	for _, o := range p.a.procs {
+		p.a.w.in(p.a.w.latency(), o.then(func() {
+			if o.begun && o.inc.Before(p.inc) {
+				p.a.w.ledger.learned[o] = true
+				o.superseded()
+			}
+		}))
+	}
 }
 
 func (p *process) then(f func()) func() {
