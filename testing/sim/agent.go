@@ -287,13 +287,15 @@ func (p *process) reconcile() {
 		switch {
 		case w.Drain:
 			if r != nil {
-				r.placed.Drain = true
+				if sameService(r.placed.Task, w.Task) { // what is declared of it may have changed
+					r.placed.Task = w.Task
+				}
 				p.stop(r)
 			}
 		case r == nil || r.state == messages.ReplicaStopped:
 			p.open(w)
 		case r.stopping:
-		case !reflect.DeepEqual(r.placed.Task.Service(), w.Task.Service()):
+		case !sameService(r.placed.Task, w.Task):
 			p.stop(r)
 		default:
 			r.placed = w
@@ -310,6 +312,8 @@ func (p *process) reconcile() {
 	}
 	p.a.w.ledger.room(p)
 }
+
+func sameService(a, b messages.Task) bool { return reflect.DeepEqual(a.Service(), b.Service()) }
 
 func (p *process) open(w messages.PlacedReplica) {
 	r := &running{placed: w, state: messages.ReplicaLoading}

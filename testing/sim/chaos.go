@@ -41,14 +41,15 @@ func (w *world) chaos(steps int) {
 	if !w.until(10*time.Minute, func() bool { return w.unrest() == "" }) {
 		w.fail("rest: ten minutes after the last disturbance %s: %s", w.unrest(), w.picture())
 	}
-	w.run(3 * time.Minute) // what was avoided and held back is over, or not worth a move
-	start := w.now
+	w.run(15 * time.Minute) // nothing is avoided or unsteady any more
+	start, decided := w.now, w.ledger.decisions
 	w.run(2 * time.Minute)
 	if why := w.unrest(); why != "" {
 		w.fail("rest: it was at rest, and now %s: %s", why, w.picture())
 	}
-	if n := w.ledger.movesSince(start); n > 0 && w.ledger.movesSince(start.Add(-3*time.Minute)) > 30 {
-		w.fail("calm: %d moves in two quiet minutes", n)
+	w.noMoves(start, "it was quiet for a quarter of an hour")
+	if n := w.ledger.decisions - decided; n > 0 {
+		w.fail("calm: %d decisions in two quiet minutes", n)
 	}
 }
 

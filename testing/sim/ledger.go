@@ -28,20 +28,20 @@ type ledger struct {
 	held    map[*process]messages.Placement // that it applied
 	learned map[*process]bool               // that it is superseded
 
-	routed  messages.Routes                              // the newest broadcast
-	sentBy  map[messages.Term]map[string]map[string]bool // by term: the last broadcast, replica → agents
-	where   map[string]string                            // where each replica was routed last
-	moves   []time.Time
-	movedBy map[string]int // by replica
-	lost    []string       // who was declared lost, in order
-	events  map[string]int // by kind
+	routed    messages.Routes                              // the newest broadcast
+	sentBy    map[messages.Term]map[string]map[string]bool // by term: the last broadcast, replica → agents
+	where     map[string]string                            // where each replica was routed last
+	moves     []time.Time
+	movedBy   map[string]int // by replica
+	lost      []string       // who was declared lost, in order
+	decisions int            // that were told
 }
 
 func newLedger(w *world) *ledger {
 	return &ledger{w: w, byTerm: make(map[messages.Term]*coordinator), newest: make(map[*process]messages.Placement),
 		held: make(map[*process]messages.Placement), learned: make(map[*process]bool),
 		sentBy: make(map[messages.Term]map[string]map[string]bool), where: make(map[string]string),
-		movedBy: make(map[string]int), events: make(map[string]int)}
+		movedBy: make(map[string]int)}
 }
 
 // stepped looks at what a Machine wants done.
@@ -156,7 +156,7 @@ func (l *ledger) broadcast(c *coordinator, r messages.Routes) {
 }
 
 func (l *ledger) recorded(e messages.Event) {
-	l.events[e.Kind]++
+	l.decisions++
 	if e.Kind == "agent_lost" {
 		l.lost = append(l.lost, e.Agent)
 	}
