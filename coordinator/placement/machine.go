@@ -99,7 +99,8 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 	m.now, m.saves, m.sends, m.records = now, nil, nil, nil
 	m.checkLate()
 	m.fold(ev)
-	if _, tick := ev.(Tick); tick || m.wake.IsZero() || !now.Before(m.wake) {
+	_, tick := ev.(Tick)
+	if tick || m.wake.IsZero() || !now.Before(m.wake) {
 		m.sweep()
 	}
 	if m.leading && m.linkUp && m.haveTasks {
@@ -118,7 +119,8 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 		clear(m.dirtyDocs)
 	}
 	out := slices.Concat(m.saves, m.sends, m.records)
-	if !m.due.Equal(m.wake) {
+	// A Tick has used the shell's timer up, also one that came a moment early.
+	if tick || !m.due.Equal(m.wake) {
 		m.wake = m.due
 		out = append(out, WakeAt{m.wake})
 	}

@@ -216,7 +216,7 @@ func (p *process) statuses() []messages.ReplicaStatus {
 		if r.stopping && state != messages.ReplicaStopped {
 			state = messages.ReplicaDraining
 		}
-		out = append(out, messages.ReplicaStatus{ID: id, State: state, InFlight: r.flight, Rate: p.a.rate[id] * p.a.w.faults.exaggerate()})
+		out = append(out, messages.ReplicaStatus{ID: id, State: state, InFlight: r.flight, Rate: p.a.rate[id] * p.a.w.noise()})
 	}
 	if p.doc != nil {
 		for _, w := range p.doc.Replicas {
@@ -253,7 +253,7 @@ func (p *process) apply(doc messages.Placement, from *coordinator) messages.Plac
 	case p.inc.Before(doc.Inc):
 		ack.Error = "superseded"
 		p.superseded()
-	case p.doc == nil || doc.Newer(p.doc.Term, p.doc.Rev) || p.a.w.faults.anyTerm:
+	case p.doc == nil || doc.Newer(p.doc.Term, p.doc.Rev) || p.a.w.faults.anyTerm && doc.Term.Before(p.doc.Term):
 		p.a.w.ledger.applied(p, doc, from)
 		p.doc = &doc
 		p.reconcile()

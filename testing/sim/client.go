@@ -21,7 +21,8 @@ type client struct {
 	every  time.Duration // between two requests; 0: none
 
 	sent, served, lost int
-	spread             bool // no request can be lost for other reasons than the coordinator's
+	lag                time.Duration // it hears of routes so late
+	silent             bool          // it does not tell whom it found gone
 }
 
 func (w *world) addClient(every time.Duration) *client {
@@ -33,9 +34,11 @@ func (w *world) addClient(every time.Duration) *client {
 }
 
 func (c *client) learn(r messages.Routes) {
-	if r.Newer(c.routes.Term, c.routes.Rev) {
-		c.routes = r
-	}
+	c.w.in(c.lag, func() {
+		if r.Newer(c.routes.Term, c.routes.Rev) {
+			c.routes = r
+		}
+	})
 }
 
 // read gets the saved routes, for whoever missed a broadcast.
@@ -83,7 +86,7 @@ func (c *client) attempt(task string, tried []string, left int) {
 	again := func() { c.attempt(task, append(slices.Clone(tried), r.ID+r.Agent), left-1) }
 	c.w.in(c.w.latency(), func() {
 		if !a.listens() {
-			if c.w.rng.IntN(3) == 0 {
+			if !c.silent && c.w.rng.IntN(3) == 0 {
 				c.report(a, r.Inc)
 			}
 			again()

@@ -174,6 +174,9 @@ func (c *coordinator) step(ev placement.Event) {
 }
 
 func (c *coordinator) mayAct() bool {
+	if c.w.faults.overstays {
+		return c.leading
+	}
 	return c.leading && c.clock().Before(c.proven.Add(leaseTTL-leaseTTL/6))
 }
 
@@ -181,7 +184,8 @@ func (c *coordinator) perform(e placement.Effect) {
 	if at, ok := e.(placement.WakeAt); ok {
 		c.wake++
 		gen := c.wake
-		c.later(at.At.Sub(c.clock()), func() {
+		// A timer is never early; rounding between two clocks must not make it so.
+		c.later(at.At.Sub(c.clock())+time.Microsecond, func() {
 			if gen == c.wake {
 				c.step(placement.Tick{})
 			}

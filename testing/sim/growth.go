@@ -7,21 +7,23 @@ import (
 	"github.com/fleetbus/fleetbus/messages"
 )
 
-// settleAgents is how many the fleet of settle has.
-const settleAgents = 1000
-
-// settle loads a fleet of 1,000 at random for three minutes. Moves are bounded by the
+// settle and calm load a fleet at random for three minutes. Moves are bounded by the
 // budget of each cycle; when the load stands still, so does the fleet.
-func (w *world) settle(int) {
+func (w *world) settle(int) { w.load(50) }
+func (w *world) calm(int)   { w.load(6) }
+
+// load is a fleet of so many sites, each of four edges and sixteen robots.
+func (w *world) load(sites int) {
 	w.addCoordinator()
 	tasks := []messages.Task{{Name: "grip", Class: messages.Action, Demand: messages.Resources{Compute: 2}, Per: messages.PerRobot, Limit: 20}}
+	var edges []*agent
 	replicas := 0
-	for s := range settleAgents / 20 { // sites of four edges and sixteen robots
+	for s := range sites {
 		site := fmt.Sprintf("site-%02d", s)
 		for i := range 4 {
 			e := env(fmt.Sprintf("edge-%02d-%d", s, i), messages.Edge, 100, 1000, 10)
 			e.Site = site
-			w.addAgent(e)
+			edges = append(edges, w.addAgent(e))
 		}
 		for i := range 16 {
 			e := env(fmt.Sprintf("robot-%02d-%02d", s, i), messages.Robot, 10, 100, 1)
@@ -38,8 +40,8 @@ func (w *world) settle(int) {
 	start := w.now
 	w.noMoves(begin, "nothing happened yet")
 	for range 36 {
-		for range settleAgents / 20 {
-			a := w.agents[w.rng.IntN(len(w.agents))]
+		for range sites {
+			a := edges[w.rng.IntN(len(edges))]
 			for _, id := range sortedKeys(a.alive().reps) {
 				for _, o := range w.agents { // the load is the replica's, wherever it goes
 					if o.env.Site == a.env.Site {
@@ -50,12 +52,15 @@ func (w *world) settle(int) {
 		}
 		w.run(5 * time.Second)
 	}
-	// Four, or one replica in fifty, in each cycle of 10 s.
-	bound := 6 * max(4, replicas/50)
+	// Four, or one replica in fifty, in each cycle of 10 s: a minute touches seven.
+	bound := 7 * max(4, replicas/50)
 	if n := w.ledger.busiest(start); n > bound {
 		w.fail("calm: %d moves in one minute, allowed are %d", n, bound)
 	}
-	w.note("the load stands still after %d moves", w.ledger.movesSince(start))
+	if w.ledger.movesSince(start) == 0 {
+		w.fail("settle: nothing moved at all, so nothing was shown")
+	}
+	w.note("the load stands still after %d moves, %d in the busiest minute of %d allowed", w.ledger.movesSince(start), w.ledger.busiest(start), bound)
 	w.run(3 * time.Minute)
 	quiet := w.now
 	w.run(2 * time.Minute)
@@ -99,6 +104,31 @@ func (w *world) update(int) {
 			if t := r.placed.Task; t.Name == "detect" && (t.Concurrency == 4) == bad {
 				w.fail("update: %s on %s serves concurrency %d; the new version is bad: %v", r.placed.ID, a.id, t.Concurrency, bad)
 			}
+		}
+	}
+}
+
+// twins starts another process in the place of one that is stopped. When that goes on it
+// must not serve: what it is asked by old routes it refuses.
+func (w *world) twins(steps int) {
+	w.site(4, 1)
+	for range 3 {
+		c := w.addClient(20 * time.Millisecond)
+		c.lag = 5 * time.Second
+	}
+	w.run(10 * time.Second)
+	for range max(1, steps/10) {
+		a := w.byID[fmt.Sprintf("edge-%d", w.rng.IntN(4))]
+		old := a.alive()
+		old.freeze(w.upTo(6 * time.Second))
+		w.run(w.upTo(2 * time.Second))
+		a.start()
+		w.run(20 * time.Second)
+		if old.up && !w.faults.undead {
+			w.fail("fence: %s still has the process that was replaced", a.id)
+		}
+		if !w.ready(4 + 2 + 1) {
+			w.fail("twins: not everything is ready: %s", w.picture())
 		}
 	}
 }

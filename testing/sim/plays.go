@@ -24,7 +24,9 @@ var plays = []play{
 	{"flap", "an agent that flaps each 2 s does not take placements down with it", (*world).flap},
 	{"blind", "a coordinator whose link was cut for a minute evicts nobody that beats", (*world).blind},
 	{"drain", "agents are drained and leave under requests: none is lost", (*world).drain},
+	{"twins", "a process is stopped, another is started in its place, and the first goes on", (*world).twins},
 	{"update", "a new version of a task, good or bad, under requests: none is lost", (*world).update},
+	{"calm", "the same with 120, for every seed", (*world).calm},
 	{"settle", "1,000 agents with random load: moves are bounded, and end with the load", (*world).settle},
 }
 
@@ -199,25 +201,41 @@ func (w *world) elections(steps int) {
 	}
 }
 
+// five loads boxes that are full by what was declared, beside others that are empty: a
+// move is possible, and tempting.
 func (w *world) five(int) {
-	w.site(6, 1)
-	for _, a := range w.agents {
-		for _, id := range sortedKeys(a.procs[0].reps) { // between a little and what was declared
-			a.rate[id] = 1000 * (0.3 + 0.7*w.rng.Float64())
+	w.addCoordinator()
+	full := 2 + w.rng.IntN(3)
+	for i := range 2 * full {
+		latency := 10.0
+		if i >= full {
+			latency = 30
+		}
+		w.addAgent(env(fmt.Sprintf("edge-%d", i), messages.Edge, 100, 1000, latency))
+	}
+	w.desire(messages.Task{Name: "detect", Class: messages.Inference, Demand: messages.Resources{Compute: 30, Network: 10},
+		Work: float(30), Transfer: float(10), Replicas: 3 * full, Colocate: true})
+	w.settled(3 * full)
+	w.run(20 * time.Second)
+	rates := make(map[string]float64)
+	for _, t := range w.ledger.routed.Tasks {
+		for _, r := range t.Replicas {
+			rates[r.ID] = 1000 * (0.9 + 0.1*w.rng.Float64()) // 30 GFLOP each: of 30 TFLOPS that were declared
 		}
 	}
+	load := func(factor float64) {
+		for _, a := range w.agents {
+			for id, rate := range rates { // the load is the replica's, wherever it goes
+				a.rate[id] = factor * rate
+			}
+		}
+	}
+	load(1)
 	w.run(2 * time.Minute)
 	w.noMoves(begin, "the load is what was declared, at most")
-	factor := 1.05
-	if w.rng.IntN(2) == 0 {
-		factor = 0.95
-	}
+	factor := []float64{0.95, 1.05}[w.rng.IntN(2)]
 	w.note("the load is %v times what it was", factor)
-	for _, a := range w.agents {
-		for id := range a.rate {
-			a.rate[id] *= factor
-		}
-	}
+	load(factor)
 	start := w.now
 	w.run(3 * time.Minute)
 	w.noMoves(start, "the load changed once, by 5 %")
@@ -226,6 +244,7 @@ func (w *world) five(int) {
 func (w *world) flap(int) {
 	w.site(4, 1)
 	cl := w.addClient(100 * time.Millisecond)
+	cl.silent = w.rng.IntN(2) == 0
 	// Whoever serves the inference flaps.
 	var bad *agent
 	for _, a := range w.agents {
@@ -317,7 +336,11 @@ func (w *world) blind(int) {
 
 func (w *world) drain(steps int) {
 	w.site(4, 2)
-	cl := w.addClient(20 * time.Millisecond)
+	cl, slow := w.addClient(20*time.Millisecond), w.addClient(20*time.Millisecond)
+	slow.lag = 200 * time.Millisecond
+	for _, a := range w.agents {
+		a.service = 300 * time.Millisecond
+	}
 	w.run(10 * time.Second)
 	for range max(1, steps/15) {
 		a := w.byID[fmt.Sprintf("edge-%d", w.rng.IntN(4))]
@@ -339,7 +362,9 @@ func (w *world) drain(steps int) {
 		}
 		w.run(15*time.Second + w.upTo(10*time.Second))
 	}
-	if cl.lost > 0 {
-		w.fail("requests: %d of %d were lost while agents drained", cl.lost, cl.sent)
+	for _, cl := range []*client{cl, slow} {
+		if cl.lost > 0 {
+			w.fail("requests: %d of %d were lost while agents drained", cl.lost, cl.sent)
+		}
 	}
 }
