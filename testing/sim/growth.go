@@ -10,7 +10,7 @@ import (
 // settle and calm load a fleet at random for three minutes. Moves are bounded by the
 // budget of each cycle; when the load stands still, so does the fleet.
 func (w *world) settle(int) { w.load(50) }
-func (w *world) calm(int)   { w.load(6) }
+func (w *world) calm(int)   { w.load(3) }
 
 // load is a fleet of so many sites, each of four edges and sixteen robots.
 func (w *world) load(sites int) {

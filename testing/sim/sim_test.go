@@ -29,7 +29,7 @@ func TestSeeds(t *testing.T) {
 	for i := range *seedsFlag {
 		seed := uint64(i + 1)
 		for _, p := range plays {
-			if large[p.name] && i%largeEvery != 0 {
+			if !p.plays(seed) {
 				continue
 			}
 			t.Run(fmt.Sprintf("%s/seed=%d", p.name, seed), func(t *testing.T) {
@@ -138,7 +138,7 @@ func TestPlantedFaults(t *testing.T) {
 // Equal seeds are equal stories, to the last step.
 func TestReplay(t *testing.T) {
 	for _, p := range plays {
-		if large[p.name] {
+		if seldom[p.name] > 0 {
 			continue
 		}
 		var stories [2]string
