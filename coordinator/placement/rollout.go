@@ -50,6 +50,7 @@ func (m *Machine) newVersions(tasks []messages.Task) {
 			from = ro.from // the version before is not proven
 		}
 		m.rollouts[t.Name] = &rollout{from: from}
+		m.forgive(t.Name)
 		m.record("update_begun", "", "", "task %s: revision %d follows %d", t.Name, t.Revision, from.Revision)
 	}
 }
@@ -65,7 +66,11 @@ func (m *Machine) version(r *replica, newest messages.Task) messages.Task {
 		}
 		return newest
 	}
-	if m.serves(h, newest) || r.next != nil && m.serves(r.next, newest) {
+	if m.serves(h, newest) {
+		r.blocked = false
+		return newest
+	}
+	if r.next != nil && m.serves(r.next, newest) {
 		return newest
 	}
 	if ro == nil { // its beginning was before the election
@@ -269,8 +274,24 @@ func (m *Machine) updateFailed(r *replica, why string) {
 		ro.paused = fmt.Sprintf("the new version failed %d times, the last time %s: %s", ro.fails, r.id, why)
 		m.record("update_paused", "", r.id, "%s; apply another version, or the old one", ro.paused)
 		m.dirtyRoutes[r.spec.Task.Name] = true
+		m.forgive(r.spec.Task.Name)
 		return
 	}
 	ro.until = m.now.Add(backoff(m.calm.FailBackoff, m.calm.FailBackoffMax, ro.fails))
 	m.review(ro.until)
+}
+
+// forgive ends what a version that is given up, or replaced, did to its replicas: it was
+// the version and not the environment that failed, and nobody waits for it any more.
+func (m *Machine) forgive(task string) {
+	for _, r := range m.ofTask(task) {
+		for _, env := range r.tried {
+			delete(r.avoid, env)
+		}
+		r.tried = nil
+		if r.blocked && r.home != nil {
+			r.blocked, r.waiting, r.why = false, false, "it goes on with the version that it has"
+			m.dirtyRoutes[task] = true
+		}
+	}
 }

@@ -16,7 +16,6 @@ type coordinator struct {
 	w    *world
 	node node
 	m    *placement.Machine
-	calm placement.Calm
 
 	life    int // of the process; what an earlier one began does nothing
 	up      bool
@@ -37,14 +36,13 @@ type coordinator struct {
 	last      *messages.Routes // broadcast last
 }
 
-func (w *world) addCoordinator() *coordinator {
+func (w *world) addCoordinator() {
 	c := &coordinator{w: w, node: node{name: fmt.Sprint("coordinator-", len(w.coords))}, rate: 1}
 	if !w.faults.perfectClocks {
 		c.offset, c.rate = w.upTo(time.Hour), 0.995+0.01*w.rng.Float64()
 	}
 	w.coords = append(w.coords, c)
 	c.start()
-	return c
 }
 
 func (c *coordinator) clock() time.Time {
