@@ -116,13 +116,15 @@ func (h *hosting) reported() messages.ReplicaState {
 }
 
 // adoptReported heals a lost placements bucket: what no document lists and a living
-// agent without a document says it serves, stays there.
+// agent without a document says it serves, stays there. What else it runs it is told to
+// stop, by a document that lists nothing.
 func (m *Machine) adoptReported() {
-	for _, id := range sorted(m.agents) {
-		a := m.agents[id]
-		if m.docs[id] != nil || m.closed(a) != "" {
+	for _, a := range m.allAgents() {
+		id := a.id
+		if !a.straying || m.docs[id] != nil || m.closed(a) != "" {
 			continue
 		}
+		m.dirtyDocs[id] = true
 		for _, st := range a.beat.Replicas {
 			r := m.replicas[st.ID]
 			if r == nil || !r.wanted || r.home != nil || st.State != messages.ReplicaReady || m.forbidden(r, a) != "" {
@@ -140,7 +142,7 @@ func (m *Machine) adoptReported() {
 // elected begins to act. Every document is given out again under the new term, so that
 // agents refuse what the old leader may still send; nothing in it changes for that.
 func (m *Machine) elected(term messages.Term) {
-	m.leading, m.adopting, m.term = true, true, term
+	m.leading, m.term = true, term
 	m.record("elected", "", "", "term %s: %d agents, %d replicas adopted", term, len(m.agents), len(m.replicas))
 	for _, id := range sorted(m.docs) {
 		m.docs[id].force = true

@@ -131,6 +131,9 @@ func (m *Machine) countStrays(a *agent) {
 	for i := range a.beat.Replicas {
 		if st := &a.beat.Replicas[i]; a.hosted[st.ID] == nil && st.State != messages.ReplicaStopped && st.State != messages.ReplicaFailed {
 			a.straying = true
+			if !was && m.docs[a.id] == nil {
+				m.need("agent " + a.id + " runs what no document lists")
+			}
 			return
 		}
 	}

@@ -26,7 +26,6 @@ type Machine struct {
 
 	// What a leader decides.
 	leading  bool
-	adopting bool // until the first plan after an election
 	term     messages.Term
 	replicas map[string]*replica
 	docs     map[string]*document

@@ -52,10 +52,7 @@ func (m *Machine) replan() {
 	why := m.planWhy
 	defer func() { m.planWhy = "" }() // what this plan itself frees is not there yet
 	m.want()
-	if m.adopting {
-		m.adoptReported()
-		m.adopting = false
-	}
+	m.adoptReported()
 	free := m.settle()
 	waiting := m.placeFree(free, why)
 	blocked := m.advance()
