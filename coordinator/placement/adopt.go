@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"slices"
 	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
@@ -130,7 +131,11 @@ func (m *Machine) adoptReported() {
 			if r == nil || !r.wanted || r.home != nil || st.State != messages.ReplicaReady || m.forbidden(r, a) != "" {
 				continue
 			}
+			if !r.spec.Task.Demand.Within(m.usable(a).Sub(m.used(a))) {
+				continue // it ran another version, or more than it was told to: it stops, and is placed anew
+			}
 			h := m.host(r, a)
+			h.adopted = true
 			h.state, h.status = st.State, st
 			r.home, r.since, r.why = h, m.now, "adopted: the agent serves it, though its document was lost"
 			m.record("replica_adopted", id, r.id, "%s", r.why)
@@ -139,11 +144,33 @@ func (m *Machine) adoptReported() {
 	}
 }
 
+// listens reports whether the plan waits for agents that are registered and have not
+// been heard yet: nothing is saved, so what they serve only they can tell. They beat
+// within Calm.Beat, if they live.
+func (m *Machine) listens() bool {
+	m.listening = m.now.Before(m.listenTo)
+	if !m.listening || !slices.ContainsFunc(m.allAgents(), func(a *agent) bool { return !a.heard && a.state == messages.AgentStale }) {
+		m.listening = false
+		return false
+	}
+	for _, r := range m.allReplicas() {
+		if r.wanted && r.home == nil {
+			m.waits(r, "nothing is saved, and agents have yet to say what they serve")
+		}
+	}
+	m.review(m.listenTo)
+	return true
+}
+
 // elected begins to act. Every document is given out again under the new term, so that
 // agents refuse what the old leader may still send; nothing in it changes for that.
 func (m *Machine) elected(term messages.Term) {
 	m.leading, m.term = true, term
 	m.record("elected", "", "", "term %s: %d agents, %d replicas adopted", term, len(m.agents), len(m.replicas))
+	m.listenTo = time.Time{}
+	if len(m.docs) == 0 {
+		m.listenTo = m.now.Add(m.calm.Beat)
+	}
 	for _, id := range sorted(m.docs) {
 		m.docs[id].force = true
 		m.dirtyDocs[id] = true

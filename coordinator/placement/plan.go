@@ -53,6 +53,9 @@ func (m *Machine) replan() {
 	defer func() { m.planWhy = "" }() // what this plan itself frees is not there yet
 	m.want()
 	m.adoptReported()
+	if m.listens() {
+		return
+	}
 	free := m.settle()
 	waiting := m.placeFree(free, why)
 	blocked := m.advance()

@@ -132,3 +132,33 @@ func (w *world) twins(steps int) {
 		}
 	}
 }
+
+// lostDisk empties the buckets of placements and routes, as a server does that starts on an
+// empty disk: what agents serve stays where it is.
+func (w *world) lostDisk(int) {
+	w.site(4, 2)
+	cl := w.addClient(50 * time.Millisecond)
+	w.run(5 * time.Second)
+	start := w.now
+	clear(w.server.docs)
+	w.server.routes.rev = 0
+	for _, c := range w.coords {
+		if w.rng.IntN(2) == 0 { // the one that led knows it all, another may not
+			c.kill()
+			w.in(w.upTo(5*time.Second), c.start)
+		} else {
+			c.depose("a bucket was lost and made again")
+		}
+	}
+	w.run(time.Minute)
+	if !w.ready(4 + 2 + 1) {
+		w.fail("disk: not everything is ready: %s", w.picture())
+	}
+	w.noMoves(start, "only the server's disk was lost")
+	if cl.lost > 0 {
+		w.fail("requests: %d of %d were lost with the server's disk", cl.lost, cl.sent)
+	}
+	if why := w.unrest(); why != "" {
+		w.fail("rest: a minute after the loss %s", why)
+	}
+}

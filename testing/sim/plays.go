@@ -23,6 +23,7 @@ var plays = []play{
 	{"five", "one change of load of 5 % moves nothing", (*world).five},
 	{"flap", "an agent that flaps each 2 s does not take placements down with it", (*world).flap},
 	{"blind", "a coordinator whose link was cut for a minute evicts nobody that beats", (*world).blind},
+	{"disk", "the server loses every placement: nothing moves, nothing is lost", (*world).lostDisk},
 	{"drain", "agents are drained and leave under requests: none is lost", (*world).drain},
 	{"twins", "a process is stopped, another is started in its place, and the first goes on", (*world).twins},
 	{"update", "a new version of a task, good or bad, under requests: none is lost", (*world).update},
