@@ -33,7 +33,7 @@ var plays = []play{
 
 // seldom has the plays that take long: one seed in so many plays them, beginning with
 // that of half the number.
-var seldom = map[string]int{"settle": 100, "calm": 4}
+var seldom = map[string]int{"settle": 200, "calm": 4}
 
 func (p play) plays(seed uint64) bool {
 	n := uint64(seldom[p.name])
