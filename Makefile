@@ -11,13 +11,15 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 # How long `make fuzz` runs each fuzz test.
 FUZZTIME ?= 10s
+# Disturbances in one play of `make sim`.
+STEPS ?= 60
 # The linter's version is pinned: a new one may find new faults, and that is a change of its own.
 LINT_VERSION := v2.15.0
 LINT := .bin/golangci-lint-$(LINT_VERSION)
 # What npm leaves when it has installed the packages of the lock file.
 NODE_MODULES := testing/node/node_modules/.package-lock.json
 
-.PHONY: help build demo test race fuzz bench chaos archtest lint check deps dist clean
+.PHONY: help build demo test race fuzz bench chaos sim archtest lint check deps dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +44,9 @@ bench: ## the Go benchmarks of all packages that have one
 
 chaos: build ## the end-to-end tests that kill real processes, afresh, in detail and at full length
 	FLEETBUS_ROUNDS=10 $(GO) test -count 1 -v -timeout 10m ./testing/e2e/...
+
+sim: ## fleets in virtual time against their invariants: 200 seeds, or SEED=n, with STEPS=60 disturbances each
+	$(GO) test -count 1 -timeout 10m ./testing/sim -run TestSeeds -sim.seeds 200 -sim.steps $(STEPS) $(if $(SEED),-v -sim.seed $(SEED))
 
 archtest: ## the shape of the module: imports, pure packages, file sizes
 	$(GO) test -count 1 ./testing/archtest

@@ -25,8 +25,8 @@ type agent struct {
 	held       bool // its silence was held against the coordinator itself before
 	staleSince time.Time
 
-	strays    messages.Resources // of what it runs beside its document
-	foreign   [3]latch           // what others use: compute, storage, network; see load.go
+	straying  bool     // it runs, or may run, what its document does not list; see countStrays
+	foreign   [3]latch // what others use: compute, storage, network; see load.go
 	hot       bool
 	hotSince  time.Time // over HotOver since; zero when it is not
 	coolSince time.Time // under CoolUnder since; zero when it is not
@@ -104,7 +104,7 @@ func (m *Machine) begin(a *agent, env messages.Environment, inc messages.Incarna
 	a.env, a.inc = env, inc
 	a.state, a.why = messages.AgentStale, "registered, no beat yet"
 	a.heard, a.left, a.seq, a.last, a.beat = false, false, 0, m.now, messages.Heartbeat{}
-	a.suspected, a.held, a.staleSince = time.Time{}, false, time.Time{}
+	a.suspected, a.held, a.staleSince, a.straying = time.Time{}, false, time.Time{}, false
 	m.at(m.now.Add(m.calm.LostAfter))
 	for _, h := range a.all() {
 		h.state = messages.ReplicaPending
@@ -146,9 +146,8 @@ func (m *Machine) heartbeat(hb *messages.Heartbeat) {
 	a.heard, a.seq, a.last, a.beat = true, hb.Seq, m.now, *hb
 	a.suspected, a.held = time.Time{}, false
 	m.setState(a, first)
-	if m.observe(a, hb.Term, hb.Rev, hb.Replicas) {
-		m.countStrays(a)
-	}
+	m.observe(a, hb.Term, hb.Rev, hb.Replicas)
+	m.countStrays(a)
 	m.applied(a, hb.Term, hb.Rev)
 	m.load(a)
 }

@@ -83,7 +83,7 @@ func (m *Machine) write(a *agent) (drains bool) {
 		list = append(list, messages.PlacedReplica{ID: id, Task: h.task, Rank: h.rank, Drain: h.drain})
 	}
 	d := m.docs[a.id]
-	if d == nil && len(list) == 0 {
+	if d == nil && len(list) == 0 && !a.straying {
 		return false // it was told nothing, and there is nothing to tell
 	}
 	d = m.document(a.id)

@@ -75,7 +75,7 @@ func (m *Machine) makeRoom(waiting []*replica, v *movers, at map[string]*agent, 
 		}
 		evict := evictions(w, to, v, at)
 		take, ok := s.open(w, to, evict, moves, used)
-		if !ok && m.interrupt(w, to, v, at) {
+		if !ok && m.interrupt(w, to, v, at, used) {
 			continue
 		}
 		if !ok || len(take) > m.allowance() {
@@ -139,7 +139,7 @@ func (s *rooms) open(w *replica, a *agent, evict []*replica, moves []move, used 
 		next := -1
 		for _, from := range sources {
 			for i, v := range moves {
-				if v.r.home.agent != from || used[v.r] || slices.ContainsFunc(take, func(t move) bool { return t.r == v.r }) {
+				if used[v.r] || v.r.home.agent != from || slices.ContainsFunc(take, func(t move) bool { return t.r == v.r }) {
 					continue
 				}
 				if s.admits(v.to, v.r) {
@@ -168,7 +168,7 @@ func (s *rooms) open(w *replica, a *agent, evict []*replica, moves []move, used 
 // interrupt breaks before it makes: what is on a and is to be elsewhere by the plan, but
 // has room there only when others have gone (two that change places), stops first, if its
 // task allows it. It reports whether w has room on a for that.
-func (m *Machine) interrupt(w *replica, a *agent, v *movers, at map[string]*agent) bool {
+func (m *Machine) interrupt(w *replica, a *agent, v *movers, at map[string]*agent, used map[*replica]bool) bool {
 	var stop []*replica
 	room := m.used(a)
 	for _, r := range v.all {
@@ -188,6 +188,7 @@ func (m *Machine) interrupt(w *replica, a *agent, v *movers, at map[string]*agen
 	for _, r := range stop {
 		to := at[r.id]
 		m.reserved[to] = append(m.reserved[to], r)
+		used[r] = true
 		m.moved++
 		m.begun++
 		why := "it stops before it goes on on " + to.id + ", to make room for " + w.id + ": its task may pause"

@@ -25,10 +25,11 @@ type fakeAgent struct {
 	foreign messages.Resources
 	dataAge float64
 
-	load  time.Duration      // that a replica takes to get ready
-	drain time.Duration      // that it takes to finish
-	fails map[string]bool    // tasks that do not get ready here
-	rate  map[string]float64 // requests per second, by replica
+	load   time.Duration      // that a replica takes to get ready
+	drain  time.Duration      // that it takes to finish
+	fails  map[string]bool    // tasks that do not get ready here
+	broken map[string]bool    // handlers that do not
+	rate   map[string]float64 // requests per second, by replica
 }
 
 type fakeReplica struct {
@@ -126,6 +127,8 @@ func (a *fakeAgent) apply(doc messages.Placement) messages.PlacementAck {
 				a.stop(p.ID, r)
 			case r == nil || r.placed.Drain || r.state == messages.ReplicaStopped || r.state == messages.ReplicaDraining:
 				a.open(p)
+			case !sameService(r.placed.Task, p.Task):
+				a.stop(p.ID, r)
 			default:
 				r.placed = p
 			}
@@ -150,7 +153,7 @@ func (a *fakeAgent) loaded(r *fakeReplica) {
 	if a.reps[r.placed.ID] != r || r.state != messages.ReplicaLoading && r.state != messages.ReplicaFailed {
 		return
 	}
-	if a.fails[r.placed.Task.Name] {
+	if a.fails[r.placed.Task.Name] || a.broken[r.placed.Task.HandlerName()] {
 		r.state = messages.ReplicaFailed
 		a.later(time.Second, func() { // its own back-off
 			if a.reps[r.placed.ID] == r && r.state == messages.ReplicaFailed {
@@ -176,6 +179,13 @@ func (a *fakeAgent) stop(id string, r *fakeReplica) {
 	a.later(a.drain, func() {
 		if a.reps[id] == r {
 			r.state = messages.ReplicaStopped
+			if doc := a.w.store[a.id]; doc.Term == a.term && doc.Rev == a.rev {
+				for _, p := range doc.Replicas {
+					if p.ID == id && !p.Drain && !a.draining {
+						a.open(p)
+					}
+				}
+			}
 			a.beat()
 		}
 	})

@@ -25,19 +25,20 @@ type Machine struct {
 	tremor    bool      // most of the fleet comes and goes; see flap.go
 
 	// What a leader decides.
-	leading  bool
-	adopting bool // until the first plan after an election
-	term     messages.Term
-	replicas map[string]*replica
-	docs     map[string]*document
-	rollouts map[string]*rollout // tasks whose new version is on its way
-	routes   routeTable
-	leaving  map[string]map[string]messages.Class // tasks that are no more, by name: the sites they were in
-	cycleEnd time.Time                            // moves for gain are counted until then
-	moved    int
-	reserved map[*agent][]*replica // rooms that are made, for whom; see makeRoom
-	keptOff  map[string]string     // of the last problem: what keeps a replica off some environments
-	reviewAt time.Time             // a plan is due then: what was held back may move
+	leading   bool
+	listening bool      // it does so now
+	listenTo  time.Time // elected with nothing saved: until then it hears what agents serve first
+	term      messages.Term
+	replicas  map[string]*replica
+	docs      map[string]*document
+	rollouts  map[string]*rollout // tasks whose new version is on its way
+	routes    routeTable
+	leaving   map[string]map[string]messages.Class // tasks that are no more, by name: the sites they were in
+	cycleEnd  time.Time                            // moves for gain are counted until then
+	moved     int
+	reserved  map[*agent][]*replica // rooms that are made, for whom; see makeRoom
+	keptOff   map[string]string     // of the last problem: what keeps a replica off some environments
+	reviewAt  time.Time             // a plan is due then: what was held back may move
 
 	// Of the Step that runs.
 	now         time.Time
@@ -83,7 +84,7 @@ func (m *Machine) forget() {
 	m.reserved, m.heldDocs = nil, make(map[string]bool)
 	m.leaving = make(map[string]map[string]messages.Class)
 	m.replicaList, m.docList, m.rollouts, m.trails = nil, nil, make(map[string]*rollout), make(map[string][]messages.Event)
-	m.planWhy, m.reviewAt, m.moved, m.cycleEnd = "", time.Time{}, 0, time.Time{}
+	m.planWhy, m.reviewAt, m.moved, m.cycleEnd, m.listening = "", time.Time{}, 0, time.Time{}, false
 	m.placer, m.mover, m.solveAt, m.planAt = alloc.Solver{}, alloc.Solver{}, time.Time{}, time.Time{}
 	clear(m.dirtyRanks)
 	clear(m.dirtyRoutes)
@@ -99,7 +100,8 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 	m.now, m.saves, m.sends, m.records = now, nil, nil, nil
 	m.checkLate()
 	m.fold(ev)
-	if _, tick := ev.(Tick); tick || m.wake.IsZero() || !now.Before(m.wake) {
+	_, tick := ev.(Tick)
+	if tick || m.wake.IsZero() || !now.Before(m.wake) {
 		m.sweep()
 	}
 	if m.leading && m.linkUp && m.haveTasks {
@@ -109,7 +111,9 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 			m.replan()
 			m.planAt = m.now.Add(m.rest(planRest))
 		}
-		m.flush()
+		if !m.listening { // clients go on with the routes that they have
+			m.flush()
+		}
 	}
 	if !m.leading {
 		m.planWhy, m.saves, m.sends, m.records = "", nil, nil, nil
@@ -118,7 +122,8 @@ func (m *Machine) Step(now time.Time, ev Event) []Effect {
 		clear(m.dirtyDocs)
 	}
 	out := slices.Concat(m.saves, m.sends, m.records)
-	if !m.due.Equal(m.wake) {
+	// A Tick has used the shell's timer up, also one that came a moment early.
+	if tick || !m.due.Equal(m.wake) {
 		m.wake = m.due
 		out = append(out, WakeAt{m.wake})
 	}

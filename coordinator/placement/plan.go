@@ -52,9 +52,9 @@ func (m *Machine) replan() {
 	why := m.planWhy
 	defer func() { m.planWhy = "" }() // what this plan itself frees is not there yet
 	m.want()
-	if m.adopting {
-		m.adoptReported()
-		m.adopting = false
+	m.adoptReported()
+	if m.listens() {
+		return
 	}
 	free := m.settle()
 	waiting := m.placeFree(free, why)

@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"cmp"
 	"maps"
 	"math"
 	"slices"
@@ -48,8 +49,8 @@ func (m *Machine) problem(free []*replica, movers *movers) alloc.Problem {
 	}
 	for _, a := range m.allAgents() {
 		e := alloc.Environment{Environment: a.env, Foreign: a.others(), Closed: m.closed(a)}
-		if movers == nil {
-			e.Foreign = e.Foreign.Add(a.strays)
+		if movers == nil && (a.straying || a.unclear()) {
+			e.Closed = cmp.Or(e.Closed, "busy: it has yet to stop what is placed there no more")
 		}
 		for _, h := range a.all() {
 			if movers != nil && (h.drain || h.replica.home == h && h.replica.next != nil || movers.has(h.replica)) {

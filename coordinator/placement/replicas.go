@@ -22,8 +22,9 @@ type replica struct {
 	since   time.Time
 	claim   latch // TFLOPS measured; see load.go
 
-	updating bool // a new version of its task is on its way; see rollout.go
-	blocked  bool // it would be, but cannot
+	updating bool     // a new version of its task is on its way; see rollout.go
+	blocked  bool     // it would be, but cannot
+	tried    []string // environments that are avoided because a new version failed there
 
 	fails       int // of this home
 	tries       int // how often it was placed anew for failing, since it was last steady
@@ -46,15 +47,17 @@ type hosting struct {
 	state   messages.ReplicaState
 	status  messages.ReplicaStatus
 	since   time.Time
-	changed bool          // since the last document was made
-	reopens bool          // by that: what serves stops first
-	term    messages.Term // of the document that last changed it: what an agent says
-	rev     uint64        // of it under an older one does not count
+	changed bool               // since the last document was made
+	reopens bool               // by that: what serves stops first
+	adopted bool               // from the leader before, and its agent has not said yet that it serves this version
+	before  messages.Resources // what the version before takes until it has stopped
+	term    messages.Term      // of the document that last changed it: what an agent says
+	rev     uint64             // of it under an older one does not count
 }
 
 // need is what h takes of its environment.
 func (h *hosting) need() messages.Resources {
-	return h.replica.claimed(h.task.Demand)
+	return h.replica.claimed(h.task.Demand).Max(h.before)
 }
 
 // claimed is the demand that the plan counts for r: what was declared, or what was
@@ -163,6 +166,9 @@ func (m *Machine) retire(h *hosting, why string) {
 func (m *Machine) remove(h *hosting) {
 	r := h.replica
 	h.agent.drop(h)
+	if h.agent.state == messages.AgentLost {
+		h.agent.straying = true // it may run it still, and nobody hears of its end
+	}
 	m.touch(h)
 	if r.home == h {
 		r.home = nil
@@ -195,9 +201,8 @@ func (m *Machine) hostLost(h *hosting, removed bool) {
 	}
 }
 
-// observe folds what an agent that has applied (term, rev) says of its replicas, and
-// reports whether it spoke of others than its document lists, or did so before.
-func (m *Machine) observe(a *agent, term messages.Term, rev uint64, list []messages.ReplicaStatus) (strays bool) {
+// observe folds what an agent that has applied (term, rev) says of its replicas.
+func (m *Machine) observe(a *agent, term messages.Term, rev uint64, list []messages.ReplicaStatus) {
 	m.stamp++
 	known, ours := 0, len(a.hosted)
 	for i := range list {
@@ -209,19 +214,19 @@ func (m *Machine) observe(a *agent, term messages.Term, rev uint64, list []messa
 			m.status(h, term, rev, &list[i])
 		}
 	}
-	if known < ours {
-		for _, h := range a.all() {
-			if h.seen == m.stamp {
-				continue
-			}
-			gone := messages.ReplicaStatus{ID: h.replica.id, State: messages.ReplicaPending}
-			if h.drain {
-				gone.State = messages.ReplicaStopped
-			}
-			m.status(h, term, rev, &gone)
-		}
+	if known == ours {
+		return
 	}
-	return known < len(list) || a.strays != messages.Resources{}
+	for _, h := range a.all() {
+		if h.seen == m.stamp {
+			continue
+		}
+		gone := messages.ReplicaStatus{ID: h.replica.id, State: messages.ReplicaPending}
+		if h.drain {
+			gone.State = messages.ReplicaStopped
+		}
+		m.status(h, term, rev, &gone)
+	}
 }
 
 func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st *messages.ReplicaStatus) {
@@ -229,6 +234,19 @@ func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st *message
 		return // said before it knew
 	}
 	r, before := h.replica, h.state
+	switch st.State {
+	case messages.ReplicaLoading, messages.ReplicaReady, messages.ReplicaFailed:
+		if (h.before != messages.Resources{}) {
+			h.before = messages.Resources{}
+			m.need("room on " + h.agent.id)
+		}
+	}
+	if h.adopted && (h.drain || st.State != messages.ReplicaDraining) {
+		h.adopted = false
+		if m.closed(h.agent) == "" {
+			m.need("it is known what " + h.agent.id + " runs")
+		}
+	}
 	h.state, h.status = st.State, *st
 	if h.drain {
 		if st.State == messages.ReplicaStopped || st.State == messages.ReplicaFailed {
@@ -279,99 +297,4 @@ func reached(term messages.Term, rev uint64, wantTerm messages.Term, want uint64
 		return c > 0
 	}
 	return rev >= want
-}
-
-// failed follows the failure of a replica on its agent, which tries again by itself.
-func (m *Machine) failed(h *hosting, why string) {
-	r := h.replica
-	if why == "" {
-		why = "no reason given"
-	}
-	m.record("replica_failed", h.agent.id, r.id, "%s", why)
-	if h == r.next {
-		update := r.home != nil && !sameService(h.task, r.home.task)
-		m.shun(r, h.agent.id)
-		m.rollback(r, "it failed there: "+why)
-		if update {
-			m.updateFailed(r, why)
-		}
-		return
-	}
-	if r.updating {
-		m.updateFailed(r, why)
-		return
-	}
-	r.fails++
-	r.failedSince = m.now
-	r.why = "failed on " + h.agent.id + ": " + why
-	if r.fails >= m.calm.FailLimit {
-		m.shun(r, h.agent.id)
-		if m.failing(r) {
-			m.need("replica " + r.id + " keeps failing")
-		}
-	}
-}
-
-// shun keeps r off an environment for a while.
-func (m *Machine) shun(r *replica, env string) {
-	if r.spec.Pin != "" {
-		return // there is no other
-	}
-	if r.avoid == nil {
-		r.avoid = make(map[string]time.Time)
-	}
-	r.avoid[env] = m.now.Add(backoff(m.calm.AvoidFor, m.calm.AvoidForMax, r.tries))
-}
-
-// failing reports whether r is to be tried elsewhere now.
-func (m *Machine) failing(r *replica) bool {
-	return r.home != nil && r.home.state == messages.ReplicaFailed && !m.now.Before(r.retryAt) && m.shuns(r, r.home.agent.id)
-}
-
-func (m *Machine) shuns(r *replica, env string) bool { return m.now.Before(r.avoid[env]) }
-
-// age does what time alone brings about for a replica.
-func (m *Machine) age(r *replica) {
-	if r.next != nil {
-		if m.now.Sub(r.next.since) >= m.calm.LoadFor {
-			late := "it was not ready after " + m.calm.LoadFor.String()
-			update := r.home != nil && !sameService(r.next.task, r.home.task)
-			m.shun(r, r.next.agent.id)
-			m.rollback(r, late)
-			if update {
-				m.updateFailed(r, late)
-			}
-		} else {
-			m.at(r.next.since.Add(m.calm.LoadFor))
-		}
-	}
-	for _, env := range sorted(r.avoid) {
-		if !m.shuns(r, env) {
-			delete(r.avoid, env)
-		}
-	}
-	h := r.home
-	if h == nil {
-		return
-	}
-	if r.updating && r.next == nil && h.agent.state != messages.AgentLost && !h.serves() {
-		if end := h.since.Add(m.calm.LoadFor); m.now.Before(end) {
-			m.at(end)
-		} else {
-			m.updateFailed(r, "it was not ready after "+m.calm.LoadFor.String())
-		}
-	}
-	if h.state == messages.ReplicaReady && !r.readySince.IsZero() && m.now.Sub(r.readySince) >= m.calm.SteadyAfter {
-		r.fails, r.tries = 0, 0
-	}
-	if h.state == messages.ReplicaFailed && h.agent.state != messages.AgentLost {
-		if !m.shuns(r, h.agent.id) && m.now.Sub(r.failedSince) >= m.calm.FailedFor {
-			m.shun(r, h.agent.id)
-		}
-		if m.failing(r) {
-			m.need("replica " + r.id + " keeps failing")
-		} else {
-			m.at(r.retryAt)
-		}
-	}
 }

@@ -50,6 +50,7 @@ func (m *Machine) newVersions(tasks []messages.Task) {
 			from = ro.from // the version before is not proven
 		}
 		m.rollouts[t.Name] = &rollout{from: from}
+		m.forgive(t.Name)
 		m.record("update_begun", "", "", "task %s: revision %d follows %d", t.Name, t.Revision, from.Revision)
 	}
 }
@@ -65,7 +66,11 @@ func (m *Machine) version(r *replica, newest messages.Task) messages.Task {
 		}
 		return newest
 	}
-	if m.serves(h, newest) || r.next != nil && m.serves(r.next, newest) {
+	if m.serves(h, newest) {
+		r.blocked = false
+		return newest
+	}
+	if r.next != nil && m.serves(r.next, newest) {
 		return newest
 	}
 	if ro == nil { // its beginning was before the election
@@ -203,7 +208,7 @@ func (m *Machine) restart(r *replica, newest messages.Task) bool {
 	others := m.used(h.agent).Sub(h.need())
 	why := ""
 	switch {
-	case !m.fits(h.agent, others, r.claimed(newest.Demand)):
+	case !newest.Demand.Within(h.task.Demand) && !m.fits(h.agent, others, r.claimed(newest.Demand)):
 		why = "the new one has no room on " + h.agent.id + " even alone, and none elsewhere"
 	case m.forbidden(r, h.agent) != "":
 		why = "the new one cannot run on " + h.agent.id + " (" + m.forbidden(r, h.agent) + "), and has no room elsewhere"
@@ -235,8 +240,11 @@ func interruptible(r *replica) bool {
 // reopen tells an agent to serve another version instead: it stops the one and opens
 // the other. The routes go out before that.
 func (m *Machine) reopen(h *hosting, t messages.Task) {
+	if !h.task.Demand.Within(t.Demand) {
+		h.before = h.before.Max(h.task.Demand)
+	}
 	h.task, h.work, h.gen, h.since = t, t.WorkGFLOP(), 0, m.now
-	h.changed, h.reopens = true, h.state == messages.ReplicaReady
+	h.changed, h.adopted, h.reopens = true, false, h.state == messages.ReplicaReady
 	h.state, h.status.State = messages.ReplicaPending, messages.ReplicaPending
 	h.replica.readySince, h.replica.failedSince = time.Time{}, time.Time{}
 	m.touch(h)
@@ -254,7 +262,7 @@ func (m *Machine) updateFailed(r *replica, why string) {
 	agent := ""
 	if h := r.home; h != nil && !sameService(h.task, ro.from) {
 		agent = h.agent.id
-		if m.fits(h.agent, m.used(h.agent).Sub(h.need()), r.claimed(ro.from.Demand)) {
+		if ro.from.Demand.Within(h.task.Demand) || m.fits(h.agent, m.used(h.agent).Sub(h.need()), r.claimed(ro.from.Demand)) {
 			r.spec.Task = ro.from
 			r.why = "back to the version before: the new one failed: " + why
 			r.fails = 0
@@ -266,8 +274,24 @@ func (m *Machine) updateFailed(r *replica, why string) {
 		ro.paused = fmt.Sprintf("the new version failed %d times, the last time %s: %s", ro.fails, r.id, why)
 		m.record("update_paused", "", r.id, "%s; apply another version, or the old one", ro.paused)
 		m.dirtyRoutes[r.spec.Task.Name] = true
+		m.forgive(r.spec.Task.Name)
 		return
 	}
 	ro.until = m.now.Add(backoff(m.calm.FailBackoff, m.calm.FailBackoffMax, ro.fails))
 	m.review(ro.until)
+}
+
+// forgive ends what a version that is given up, or replaced, did to its replicas: it was
+// the version and not the environment that failed, and nobody waits for it any more.
+func (m *Machine) forgive(task string) {
+	for _, r := range m.ofTask(task) {
+		for _, env := range r.tried {
+			delete(r.avoid, env)
+		}
+		r.tried = nil
+		if r.blocked && r.home != nil {
+			r.blocked, r.waiting, r.why = false, false, "it goes on with the version that it has"
+			m.dirtyRoutes[task] = true
+		}
+	}
 }
