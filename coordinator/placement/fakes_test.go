@@ -30,6 +30,7 @@ type fakeAgent struct {
 	fails  map[string]bool    // tasks that do not get ready here
 	broken map[string]bool    // handlers that do not
 	rate   map[string]float64 // requests per second, by replica
+	takes  float64            // ms of service of a request; 0: none is served
 }
 
 type fakeReplica struct {
@@ -103,6 +104,9 @@ func (a *fakeAgent) statuses() []messages.ReplicaStatus {
 	var out []messages.ReplicaStatus
 	for _, id := range sorted(a.reps) {
 		out = append(out, messages.ReplicaStatus{ID: id, State: a.reps[id].state, Rate: a.rate[id]})
+		if st := &out[len(out)-1]; a.takes > 0 && st.State == messages.ReplicaReady {
+			st.Served, st.Latency = 100, a.takes
+		}
 	}
 	return out
 }

@@ -44,6 +44,7 @@ func (m *Machine) load(a *agent) {
 	if !a.heard || a.state == messages.AgentLost {
 		return
 	}
+	m.measure(a)
 	usable := m.usable(a)
 	measured := a.beat.Foreign
 	fell := 0.0

@@ -23,6 +23,7 @@ type Machine struct {
 	linkSince time.Time // since when silence means something; see blind
 	holdUntil time.Time // mass loss is suspected until then
 	tremor    bool      // most of the fleet comes and goes; see flap.go
+	meter     alloc.Meter
 
 	// What a leader decides.
 	leading   bool

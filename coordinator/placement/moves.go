@@ -217,13 +217,14 @@ func (m *Machine) worth(moves []move) bool {
 		return false
 	}
 	to := make(map[*replica]*agent, len(moves))
-	before := 0.0
+	before, price := 0.0, 0.0
 	for _, v := range moves {
 		to[v.r] = v.to
+		price += m.priceOf(v.r)
 		before += m.score(v.r, v.r.home.agent)
 	}
 	gain := m.objective(nil) - m.objective(to)
-	return gain >= max(float64(len(moves))*m.movePrice(), m.calm.Margin*before)
+	return gain >= max(price, m.calm.Margin*before)
 }
 
 // score of r on a, without the price of an environment that is billed whole.
@@ -232,7 +233,7 @@ func (m *Machine) score(r *replica, a *agent) float64 {
 	if e.Billing == messages.Whole {
 		e.Billing, e.Price = messages.Share, 0
 	}
-	return alloc.Score(m.settings, alloc.Delay(r.spec.Task, e), alloc.Cost(r.spec.Task, e))
+	return alloc.Score(m.settings, m.delay(r.spec.Task, e), alloc.Cost(r.spec.Task, e)) + alloc.Penalty(r.spec.Task, e)
 }
 
 // objective is what the plan costs, with some replicas elsewhere than at home.
@@ -261,7 +262,7 @@ func (m *Machine) carryOut(moves []move) {
 	for _, v := range moves {
 		if v.r.next == nil && m.admits(v.r, v.to) {
 			t := v.r.spec.Task
-			m.place(v.r, v.to, fmt.Sprintf("%s; delay %.4g ms instead of %.4g", v.why, alloc.Delay(t, v.to.env), alloc.Delay(t, v.r.home.agent.env)))
+			m.place(v.r, v.to, fmt.Sprintf("%s; delay %.4g ms instead of %.4g", v.why, m.delay(t, v.to.env), m.delay(t, v.r.home.agent.env)))
 			m.moved++
 		}
 	}

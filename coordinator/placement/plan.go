@@ -200,7 +200,7 @@ func (m *Machine) forbidden(r *replica, a *agent) string {
 			return "the environment has no label " + k + "=" + t.Labels[k]
 		}
 	}
-	if d := alloc.Delay(t, e); t.Limit > 0 && !within(d, t.Limit) {
+	if d := m.delay(t, e); t.Limit > 0 && !within(d, t.Limit) {
 		return fmt.Sprintf("a delay of %.4g ms is over its limit of %.4g ms", d, t.Limit)
 	}
 	return ""

@@ -22,6 +22,9 @@ import (
 func (m *Machine) problem(free []*replica, movers *movers) alloc.Problem {
 	p := alloc.Problem{Settings: m.settings, Current: make(map[string]string), MovePrice: m.movePrice()}
 	p.Settings.V = 0
+	if m.settings.Mode == messages.Adaptive {
+		p.Measured = m.meter.Delays(m.now)
+	}
 	tasks := make(map[string]bool) // that need to know where their siblings are
 	exclude := make(map[string][]string)
 	stated := make(map[string]bool)
