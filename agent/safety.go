@@ -18,6 +18,9 @@ import (
 // reaches who asked.
 const barrierTime = 2 * time.Second
 
+// mostFlushes bounds the round trips that wait for a data connection which stands still.
+const mostFlushes = 4
+
 // safety is the shell around the latch of a robot: it hears orders on a connection of its
 // own, watches over the link with pings on the same connection, and sees to it that what
 // the latch forbids ends. It supplements a hardware stop and never replaces it.
@@ -48,6 +51,7 @@ type safety struct {
 	dirty    chan struct{}                 // the latch in the bucket is not the one here
 	unsaved  chan struct{}                 // that in the file is not, and nobody waits for it
 	barriers chan chan struct{}            // to the loop that serves direct requests
+	flushes  chan struct{}                 // holds one for each round trip of the data connection that is under way
 }
 
 // newSafety makes the safety of a robot. It talks to nobody.
@@ -55,6 +59,7 @@ func newSafety(a *Agent) *safety {
 	s := &safety{
 		a: a, m: latch.New(a.id, a.cfg.ReEngage),
 		read: make(chan struct{}, 1), dirty: make(chan struct{}, 1), unsaved: make(chan struct{}, 1), barriers: make(chan chan struct{}),
+		flushes: make(chan struct{}, mostFlushes),
 	}
 	s.saved = s.m.Held()
 	s.publish()
@@ -259,9 +264,26 @@ func (s *safety) release(m *nats.Msg, kind messages.Kind) {
 func (s *safety) barrier() error {
 	ctx, cancel := context.WithTimeout(s.a.work, barrierTime)
 	defer cancel()
-	// The answer comes through the same pipe, behind all that is in it.
-	if err := s.a.nc.FlushWithContext(ctx); err != nil {
-		return err
+	// The answer comes through the same pipe, behind all that is in it. The call is made
+	// aside: it may wait for the lock of a connection that stands still in a write, for
+	// longer than its context allows.
+	select {
+	case s.flushes <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	flushed := make(chan error, 1)
+	go func() {
+		defer func() { <-s.flushes }()
+		flushed <- s.a.nc.FlushWithContext(ctx)
+	}()
+	select {
+	case err := <-flushed:
+		if err != nil {
+			return err
+		}
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	done := make(chan struct{})
 	select {

@@ -250,7 +250,7 @@ func (g *giving) complete() bool {
 }
 
 // take takes in an answer. The last one counts, except that a robot which has done it
-// once has done it: a later one counts only where it can also say that it is saved.
+// once has done it.
 func (g *giving) take(m *nats.Msg) {
 	subject, err := messages.ParseSubject(m.Subject)
 	var ack messages.StopAck
@@ -260,7 +260,7 @@ func (g *giving) take(m *nats.Msg) {
 	if err != nil || ack.Agent != subject.Agent {
 		return // a robot that does not answer well has not answered
 	}
-	if before, ok := g.acks[ack.Agent]; ok && before.Error == "" && (before.Saved || !ack.Saved || ack.Error != "") {
+	if before, ok := g.acks[ack.Agent]; ok && before.Error == "" {
 		return
 	}
 	g.acks[ack.Agent] = Ack{ack, time.Since(g.start)}
