@@ -39,6 +39,19 @@ func swallow(t *testing.T, url string) (questions chan *nats.Msg, end func()) {
 	}
 }
 
+// disconnect makes the server close a connection. It is not ForceReconnect, with which the
+// client library ends what is under way by itself.
+func disconnect(t *testing.T, s *server.Server, nc *nats.Conn) {
+	t.Helper()
+	id, err := nc.GetClientID()
+	if err == nil {
+		err = s.DisconnectClientByID(id)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A question that was lost with the connection holds nobody up: not who reads who is
 // stopped, and not an order.
 func TestQuestionsEndWithTheConnection(t *testing.T) {
@@ -56,9 +69,7 @@ func TestQuestionsEndWithTheConnection(t *testing.T) {
 		ended <- err
 	}()
 	<-questions
-	if err := nc.ForceReconnect(); err != nil {
-		t.Fatal(err)
-	}
+	disconnect(t, s, nc)
 	if err := <-ended; messages.CodeOf(err) != messages.CodeUnavailable || ctx.Err() != nil {
 		t.Fatalf("%v, %v", err, ctx.Err())
 	}
@@ -73,9 +84,7 @@ func TestQuestionsEndWithTheConnection(t *testing.T) {
 	if err := s.EnableJetStream(&server.JetStreamConfig{StoreDir: t.TempDir()}); err != nil {
 		t.Fatal(err)
 	}
-	if err := nc.ForceReconnect(); err != nil {
-		t.Fatal(err)
-	}
+	disconnect(t, s, nc)
 	if err := <-ended; err != nil || ctx.Err() != nil {
 		t.Fatalf("the release was not tried again: %v, %v", err, ctx.Err())
 	}

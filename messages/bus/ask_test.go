@@ -16,7 +16,8 @@ func TestAskEndsWithTheConnection(t *testing.T) {
 	t.Parallel()
 	const patience = 20 * time.Second
 	s := natstest.Start(t)
-	nc := s.Connect(t)
+	link := s.Link("asker")
+	nc := s.Connect(t, link.Dial())
 	b, err := bus.New(nc, "f", 1)
 	if err != nil {
 		t.Fatal(err)
@@ -38,9 +39,9 @@ func TestAskEndsWithTheConnection(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- b.Ask(ctx, patience, ask) }()
 	<-asked // and never answered
-	if err := nc.ForceReconnect(); err != nil {
-		t.Fatal(err)
-	}
+	// Not ForceReconnect, with which the client library ends what is under way by itself.
+	link.Break()
+	link.Mend()
 	if err := <-ended; messages.CodeOf(err) != messages.CodeUnavailable || ctx.Err() != nil {
 		t.Fatalf("%v; the test's own time: %v", err, ctx.Err())
 	}
