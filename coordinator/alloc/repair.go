@@ -265,11 +265,16 @@ func (s *state) hopeless(r int) bool {
 }
 
 // gap is by how much the objective may be above the best there is; 0 where nothing
-// says so.
+// says so. Without prices, which is where nothing was scarce so far, the plain bound says
+// it: whoever had to leave then costs more than it, and is worth a better look.
 func (s *state) gap() float64 {
 	bound := s.proof
-	if bound == 0 {
+	switch {
+	case bound > 0:
+	case s.shadow != nil:
 		bound = s.lagrange()
+	default:
+		bound = s.bound()
 	}
 	if bound > 0 {
 		return s.objective()/bound - 1
