@@ -49,7 +49,9 @@ type Coordinator struct {
 	lives   lives
 	known   known
 	beats   beats
-	replies string // prefix of the subjects of answers to us
+	quiet   quiet                                             // the Machine's goroutine's
+	open    func(context.Context, bus.Bucket) (bus.KV, error) // a bucket to watch: Bus.KV, but for tests
+	replies string                                            // prefix of the subjects of answers to us
 
 	mu      sync.Mutex
 	missing map[string]bool // what must be known before leading makes sense
@@ -109,6 +111,10 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	if c.bus, err = bus.New(c.nc, c.cfg.Fleet, c.cfg.Replicas); err != nil {
 		return err
 	}
+	if c.open == nil {
+		c.open = c.bus.KV
+	}
+	c.quiet = newQuiet(c.calm)
 	stop, err := c.listen(ctx)
 	if err != nil {
 		return err
@@ -215,7 +221,6 @@ func (c *Coordinator) own(ctx context.Context) {
 	m := placement.New(c.calm)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	silent := newQuiet(c.calm)
 	look := time.NewTicker(lookSilent)
 	defer look.Stop()
 	step := func(now time.Time, ev placement.Event) {
@@ -238,7 +243,7 @@ func (c *Coordinator) own(ctx context.Context) {
 		case <-timer.C:
 			step(time.Now(), placement.Tick{})
 		case now := <-look.C:
-			c.askSilent(silent.due(now))
+			c.askSilent(c.quiet.due(now))
 		case <-c.beats.ready:
 			list := c.beats.take()
 			now := time.Now()
@@ -247,7 +252,7 @@ func (c *Coordinator) own(ctx context.Context) {
 					now = time.Now()
 				}
 				step(now, placement.Heartbeat{Heartbeat: list[i]})
-				silent.heard(list[i].Agent, now)
+				c.quiet.heard(list[i].Agent, now)
 			}
 			c.beats.done(list)
 		}

@@ -54,6 +54,25 @@ func (q *quiet) due(now time.Time) (list []string) {
 	return list
 }
 
+// beating returns which of these agents were heard within the time of a beat.
+func (q *quiet) beating(agents []string, now time.Time) map[string]bool {
+	out := make(map[string]bool)
+	for _, agent := range agents {
+		if last, ok := q.last[agent]; ok && now.Sub(last) < q.after {
+			out[agent] = true
+		}
+	}
+	return out
+}
+
+// beating asks the Machine's goroutine.
+func (c *Coordinator) beating(ctx context.Context, agents []string) (out map[string]bool) {
+	if len(agents) > 0 {
+		c.look(ctx, func(*placement.Machine) { out = c.quiet.beating(agents, time.Now()) })
+	}
+	return out
+}
+
 // askSilent asks agents whether they are there. It does not wait.
 func (c *Coordinator) askSilent(list []string) {
 	if len(list) == 0 || !c.nc.IsConnected() {
