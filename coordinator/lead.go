@@ -128,6 +128,9 @@ func (c *Coordinator) rule(ctx context.Context, l *lease, term messages.Term, t 
 	c.log.Info("leads", "term", term, "id", c.cfg.ID, "version", c.cfg.Version)
 	c.work.put(r) // before the Machine can put anything of this term
 	c.tenure.Store(r)
+	for _, known := range c.presumed(loaded) {
+		c.feed(ctx, known)
+	}
 	c.feed(ctx, loaded)
 	c.feed(ctx, placement.Elected{Term: term})
 	why := c.keep(ctx, l, r)

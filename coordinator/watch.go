@@ -202,16 +202,17 @@ func (c *Coordinator) watchAgents(ctx context.Context) {
 				// lives is no reason to forget it.
 				listed[e.Key()] = true
 			}
-			var r messages.Registration
-			if err := messages.Decode(e.Value(), &r); err != nil {
-				c.garbage.Note(c.log, "registration", err)
-				return
-			}
-			if r.Environment.ID != e.Key() {
-				c.garbage.Note(c.log, "registration", messages.Errorf(messages.CodeBadRequest, "key %q holds the registration of %q", e.Key(), r.Environment.ID))
-				return
-			}
 			known[e.Key()] = true
+			var r messages.Registration
+			err := messages.Decode(e.Value(), &r)
+			if err == nil && r.Environment.ID != e.Key() {
+				err = messages.Errorf(messages.CodeBadRequest, "key %q holds the registration of %q", e.Key(), r.Environment.ID)
+			}
+			if err != nil {
+				c.garbage.Note(c.log, "registration", err)
+				c.lives.unreadable(e.Key())
+				return
+			}
 			inc := messages.Incarnation{Epoch: epoch, Revision: e.Revision()}
 			c.lives.begin(e.Key(), r.Environment.Normal().Site, inc)
 			c.feed(ctx, placement.Registered{Registration: r, Inc: inc})
@@ -248,19 +249,23 @@ func (c *Coordinator) watchDesired(ctx context.Context) {
 	var now, last *desired
 	var epoch, before int64
 	var seen map[string]bool // keys that this watcher told of
+	var unread []string      // of those that cannot be read, and that we do not remember
 	complete := false
 	deliver := func() {
 		d := now.value()
 		c.feed(ctx, placement.TasksChanged{Tasks: d.Tasks, Settings: d.Settings, Drains: d.Drains})
 	}
 	c.watch(ctx, bus.Desired,
-		func(e int64) { now, complete, seen, epoch = newDesired(), false, make(map[string]bool), e },
+		func(e int64) { now, complete, seen, unread, epoch = newDesired(), false, make(map[string]bool), nil, e },
 		func(e jetstream.KeyValueEntry) {
 			seen[e.Key()] = true
 			if err := now.put(e); err != nil {
 				c.garbage.Note(c.log, "desired "+e.Key(), err)
-				if last != nil {
-					now.keep(e.Key(), last) // nonsense over a task is no reason to stop it
+				// Nonsense over a task is no reason to stop it.
+				if last == nil {
+					unread = append(unread, e.Key())
+				} else {
+					now.keep(e.Key(), last)
 				}
 				return
 			}
@@ -269,6 +274,11 @@ func (c *Coordinator) watchDesired(ctx context.Context) {
 			}
 		},
 		func() error {
+			for _, key := range unread {
+				if err := c.readBefore(ctx, now, key); err != nil {
+					return err
+				}
+			}
 			complete = true
 			restored := true
 			if before != 0 && epoch != before {
