@@ -48,6 +48,7 @@ type Coordinator struct {
 	heir    heir
 	lives   lives
 	known   known
+	doubts  doubts
 	beats   beats
 	quiet   quiet                                             // the Machine's goroutine's
 	open    func(context.Context, bus.Bucket) (bus.KV, error) // a bucket to watch: Bus.KV, but for tests
@@ -86,6 +87,7 @@ func New(nc *nats.Conn, cfg Config) *Coordinator {
 	}
 	c.beats.init()
 	c.known.init()
+	c.doubts.init()
 	c.replies = nc.NewInbox() + "."
 	return c
 }
@@ -138,6 +140,7 @@ func (c *Coordinator) listen(ctx context.Context) (stop func(), err error) {
 			_ = s.Unsubscribe() // fails only for a closed connection
 		}
 	}
+	// take may return no event.
 	on := func(kind messages.Kind, take func(s messages.Subject, data []byte) (placement.Event, error)) error {
 		pattern := c.bus.Subject(kind, "").String()
 		sub, err := c.nc.Subscribe(pattern, func(m *nats.Msg) {
@@ -150,7 +153,9 @@ func (c *Coordinator) listen(ctx context.Context) (stop func(), err error) {
 				c.garbage.Note(c.log, string(kind), err)
 				return
 			}
-			c.feed(ctx, ev)
+			if ev != nil {
+				c.feed(ctx, ev)
+			}
 		})
 		if err != nil {
 			return bus.Explain(err, "subscribe to "+pattern)
@@ -168,7 +173,14 @@ func (c *Coordinator) listen(ctx context.Context) (stop func(), err error) {
 		on(messages.KindUnreached, func(s messages.Subject, data []byte) (placement.Event, error) {
 			var u messages.Unreached
 			err := messages.Decode(data, &u)
-			return placement.Unreached{Agent: u.Agent, Inc: u.Inc, By: s.Origin}, signed(err, s.Agent, u.Agent)
+			if err = signed(err, s.Agent, u.Agent); err != nil {
+				return nil, err
+			}
+			// Whoever says so may be wrong, or lie: it is our own question that counts.
+			if inc, _, ok := c.lives.of(u.Agent); ok && inc == u.Inc && c.doubts.put(u.Agent, time.Now()) {
+				c.askSilent([]string{u.Agent})
+			}
+			return nil, nil
 		}))
 	hear := []func(context.Context) (*nats.Subscription, error){c.hearBeats, c.hearSilent}
 	if c.cfg.SystemEvents {
@@ -243,7 +255,7 @@ func (c *Coordinator) own(ctx context.Context) {
 		case <-timer.C:
 			step(time.Now(), placement.Tick{})
 		case now := <-look.C:
-			c.askSilent(c.quiet.due(now))
+			c.askSilent(append(c.quiet.due(now), c.doubts.due(now)...))
 		case <-c.beats.ready:
 			list := c.beats.take()
 			now := time.Now()

@@ -100,11 +100,15 @@ func (c *Coordinator) askSilent(list []string) {
 func (c *Coordinator) hearSilent(ctx context.Context) (*nats.Subscription, error) {
 	pattern := c.replies + "*"
 	sub, err := c.nc.Subscribe(pattern, func(m *nats.Msg) {
-		if len(m.Data) > 0 || m.Header.Get("Status") != "503" {
-			return
-		}
 		agent := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
-		if inc, _, ok := c.lives.of(agent); ok {
+		inc, _, ok := c.lives.of(agent)
+		switch {
+		case !ok:
+		case len(m.Data) > 0:
+			c.doubts.end(agent)
+			c.feed(ctx, placement.Reached{Agent: agent, Inc: inc})
+		case m.Header.Get("Status") == "503":
+			c.doubts.put(agent, time.Now())
 			c.feed(ctx, placement.Unreached{Agent: agent, Inc: inc, By: c.cfg.ID})
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"sync"
+	"time"
 
 	"github.com/fleetbus/fleetbus/coordinator/placement"
 	"github.com/fleetbus/fleetbus/messages"
@@ -89,6 +90,7 @@ func (c *Coordinator) hearSystem(ctx context.Context) (*nats.Subscription, error
 		}
 		if inc, _, ok := c.lives.of(agent); ok {
 			c.feed(ctx, placement.ConnClosed{Agent: agent, Inc: inc})
+			c.doubts.put(agent, time.Now()) // it may be back: then it answers
 		}
 	})
 	return sub, bus.Explain(err, "subscribe to "+disconnects)
