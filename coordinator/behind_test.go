@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -172,4 +173,61 @@ func TestAgentThatBeatsIsKept(t *testing.T) {
 		st, err := ReadState(t.Context(), b)
 		return err == nil && len(st.Agents) == 0
 	})
+}
+
+// The lease is renewed while a new leader still reads: one that takes longer than its ttl
+// leads all the same, and under the term that it took.
+func TestReadingOutlastsTheTTL(t *testing.T) {
+	t.Parallel()
+	s := natstest.Start(t)
+	b := newBus(t, s.Connect(t))
+	first := run(t, s.Connect(t), "coordinator-1")
+	old := first.awaitLead(t)
+	apply(t, b, detect())
+	kv, err := b.KV(t.Context(), bus.Desired)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := kv.Last(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var l lagging
+	c := run(t, s.Connect(t), "coordinator-2", behind(bus.Desired, &l))
+	natstest.Eventually(t, within, "the second coordinator to know the fleet", func() bool {
+		ok, _ := c.known.has(bus.Desired, messages.Fence{Epoch: kv.Epoch, Revision: before})
+		return ok
+	})
+	l.upTo.Store(before)
+	l.relist(t, c.Coordinator, bus.Desired, 2)
+	second := detect()
+	second.Name = "second"
+	apply(t, b, second)
+	first.stop()
+	lease, err := b.KV(t.Context(), bus.LeaseKV)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var took uint64
+	natstest.Eventually(t, within, "the lease to be held for longer than its ttl", func() bool {
+		e, err := lease.Get(t.Context(), bus.KeyLeader)
+		if err != nil || e.Revision() <= old.Revision {
+			return false
+		}
+		var held messages.Lease
+		if err := messages.Decode(e.Value(), &held); err != nil || !strings.HasPrefix(held.Holder, "coordinator-2/") {
+			return false
+		}
+		if took == 0 {
+			took = e.Revision()
+		}
+		return e.Revision() >= took+12 // it is renewed ten times in a ttl
+	})
+	if c.leads() {
+		t.Error("it leads, and has not heard what was written last")
+	}
+	l.upTo.Store(0)
+	if term := c.awaitLead(t); term.Revision > took {
+		t.Errorf("it leads under term %s, and took the lease at revision %d", term, took)
+	}
 }

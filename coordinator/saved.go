@@ -14,8 +14,6 @@ import (
 // loadSaved reads what is saved, with the revisions that later saves must follow.
 func (c *Coordinator) loadSaved(ctx context.Context, r *reign) (placement.PlacementsLoaded, error) {
 	var out placement.PlacementsLoaded
-	ctx, cancel := context.WithDeadline(ctx, r.tenure.Load().stopAt())
-	defer cancel()
 	if err := c.bus.Events(ctx); err != nil {
 		return out, err
 	}
