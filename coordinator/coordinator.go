@@ -228,53 +228,6 @@ func (c *Coordinator) have(what string) {
 	}
 }
 
-// own is the goroutine that owns the Machine.
-func (c *Coordinator) own(ctx context.Context) {
-	m := placement.New(c.calm)
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	look := time.NewTicker(lookSilent)
-	defer look.Stop()
-	step := func(now time.Time, ev placement.Event) {
-		for _, e := range m.Step(now, ev) {
-			if w, ok := e.(placement.WakeAt); ok {
-				timer.Reset(w.At.Sub(now))
-			} else {
-				c.work.put(e)
-			}
-		}
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case look := <-c.asks:
-			look(m)
-		case ev := <-c.events:
-			step(time.Now(), ev)
-		case <-timer.C:
-			step(time.Now(), placement.Tick{})
-		case now := <-look.C:
-			c.askSilent(append(c.quiet.due(now), c.doubts.due(now)...))
-		case <-c.beats.ready:
-			list := c.beats.take()
-			now := time.Now()
-			for i := range list {
-				if i%beatsPerLook == 0 {
-					now = time.Now()
-				}
-				step(now, placement.Heartbeat{Heartbeat: list[i]})
-				c.quiet.heard(list[i].Agent, now)
-			}
-			c.beats.done(list)
-		}
-	}
-}
-
-// beatsPerLook is how many beats are folded with one look at the clock: a fraction of a
-// millisecond's, unless one of them makes a plan due.
-const beatsPerLook = 64
-
 // look runs f in the Machine's goroutine, and reports whether it did. What f keeps must
 // share nothing with the Machine.
 func (c *Coordinator) look(ctx context.Context, f func(*placement.Machine)) bool {
