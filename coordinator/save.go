@@ -91,6 +91,10 @@ func (p *performer) savePlacement(ctx context.Context, r *reign, doc messages.Pl
 		return // it waited until the reign was over: nobody asks
 	}
 	data, err := messages.Encode(&doc)
+	if _, _, ok := p.c.lives.of(doc.Agent); !ok {
+		// Else a document that whoever forgot the agent has removed would come back, for ever.
+		err = messages.Errorf(messages.CodeNotFound, "agent %s was forgotten", doc.Agent)
+	}
 	if err == nil {
 		var n uint64
 		n, err = p.save(ctx, r, bus.Placements, doc.Agent, r.revision(doc.Agent), edition{doc.Term, doc.Rev}, data, func(b []byte) (edition, error) {

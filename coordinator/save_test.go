@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/fleetbus/fleetbus/testing/natstest"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // newReign is a performer whose coordinator leads, and does nothing else.
@@ -27,6 +29,7 @@ func newReign(t *testing.T) (*performer, *reign) {
 		t.Fatal(err)
 	}
 	c.tenure.Store(r)
+	c.lives.begin("edge-1", messages.DefaultSite, messages.Incarnation{Epoch: 1, Revision: 1})
 	p := newPerformer(c)
 	p.reign = r
 	t.Cleanup(p.work.Wait)
@@ -163,5 +166,19 @@ func TestLane(t *testing.T) {
 	work.Wait()
 	if did[len(did)-1] != "z" || len(did) != 5 {
 		t.Errorf("after clear: saved %q", did)
+	}
+}
+
+// A document that is asked for when its agent was forgotten does not come back.
+func TestForgottenAgentHasNoDocument(t *testing.T) {
+	t.Parallel()
+	p, r := newReign(t)
+	p.c.lives.end("edge-1")
+	p.savePlacement(t.Context(), r, messages.Placement{Agent: "edge-1", Term: r.term, Rev: 1})
+	if ev, ok := (<-p.c.events).(placement.SaveFailed); !ok || !strings.Contains(ev.Reason, "forgotten") {
+		t.Errorf("%+v", ev)
+	}
+	if _, err := r.kv[bus.Placements].Get(t.Context(), "edge-1"); !errors.Is(err, jetstream.ErrKeyNotFound) {
+		t.Errorf("a document is there: %v", err)
 	}
 }
