@@ -123,7 +123,7 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	}
 	defer stop()
 	all, ctx := errgroup.WithContext(ctx)
-	for _, part := range []func(context.Context){c.own, c.perform, c.watchLink, c.watchAgents, c.watchDesired, c.watchLease, c.lead} {
+	for _, part := range []func(context.Context){c.own, c.perform, c.watchLink, c.pulse, c.watchAgents, c.watchDesired, c.watchLease, c.lead} {
 		all.Go(func() error {
 			part(ctx)
 			return nil
@@ -248,6 +248,21 @@ func (c *Coordinator) look(ctx context.Context, f func(*placement.Machine)) bool
 type linkState struct {
 	mu   sync.Mutex
 	back chan struct{} // closed at the next reconnection
+	at   time.Time     // before the newest question was sent that the server has answered
+}
+
+func (l *linkState) heard(at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.at.Before(at) {
+		l.at = at
+	}
+}
+
+func (l *linkState) last() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.at
 }
 
 func newLinkState() linkState { return linkState{back: make(chan struct{})} }
@@ -261,8 +276,35 @@ func (c *Coordinator) reconnects() <-chan struct{} {
 
 // lookEvery is how often watchLink looks at the connection itself: the client drops
 // changes of state that nobody takes in time, and a Machine that missed the last one
-// would take itself for deaf for ever. It is the Machine's own grain.
-const lookEvery = time.Second
+// would take itself for deaf for ever.
+//
+// A connection that stalls says nothing for 4 to 6 s. So the server is asked every pulseEvery,
+// and where it has not answered for blindAfter the connection counts as down: that is more
+// than a beat takes, and with the rest (a look, a ping) well below Calm.LostAfter less a beat,
+// so that nobody is lost for a silence that is our own, however small the fleet.
+const (
+	lookEvery  = 250 * time.Millisecond
+	pulseEvery = 500 * time.Millisecond
+	blindAfter = 1500 * time.Millisecond
+)
+
+// pulse asks the server again and again whether it hears us.
+func (c *Coordinator) pulse(ctx context.Context) {
+	tick := time.NewTicker(pulseEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case sent := <-tick.C:
+			try, cancel := context.WithTimeout(ctx, blindAfter)
+			if c.nc.FlushWithContext(try) == nil {
+				c.link.heard(sent)
+			}
+			cancel()
+		}
+	}
+}
 
 // watchLink tells the Machine of its own connection: silence means nothing while nobody
 // can be heard.
@@ -272,6 +314,7 @@ func (c *Coordinator) watchLink(ctx context.Context) {
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	up := c.nc.IsConnected()
+	c.link.heard(time.Now())
 	if up {
 		c.feed(ctx, placement.LinkUp{})
 	}
@@ -280,8 +323,15 @@ func (c *Coordinator) watchLink(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-look.C:
-			if s = c.nc.Status(); (s == nats.CONNECTED) == up {
+		case now := <-look.C:
+			s = c.nc.Status()
+			if blind := now.Sub(c.link.last()) > blindAfter; s == nats.CONNECTED && blind {
+				s = nats.DISCONNECTED
+				if up {
+					c.log.Warn("the server does not answer; nobody is taken for lost until it does", "since", now.Sub(c.link.last()))
+				}
+			}
+			if (s == nats.CONNECTED) == up {
 				continue
 			}
 		case next, ok := <-changes:
@@ -289,7 +339,9 @@ func (c *Coordinator) watchLink(ctx context.Context) {
 				changes = nil // the connection was closed; look finds it so
 				continue
 			}
-			s = next
+			if s = next; s == nats.CONNECTED {
+				c.link.heard(time.Now())
+			}
 		}
 		if up = s == nats.CONNECTED; !up {
 			c.feed(ctx, placement.LinkDown{})
