@@ -48,8 +48,11 @@ type Coordinator struct {
 	heir    heir
 	lives   lives
 	known   known
+	doubts  doubts
 	beats   beats
-	replies string // prefix of the subjects of answers to us
+	quiet   quiet                                             // the Machine's goroutine's
+	open    func(context.Context, bus.Bucket) (bus.KV, error) // a bucket to watch: Bus.KV, but for tests
+	replies string                                            // prefix of the subjects of answers to us
 
 	mu      sync.Mutex
 	missing map[string]bool // what must be known before leading makes sense
@@ -84,6 +87,7 @@ func New(nc *nats.Conn, cfg Config) *Coordinator {
 	}
 	c.beats.init()
 	c.known.init()
+	c.doubts.init()
 	c.replies = nc.NewInbox() + "."
 	return c
 }
@@ -109,13 +113,17 @@ func (c *Coordinator) Run(ctx context.Context) error {
 	if c.bus, err = bus.New(c.nc, c.cfg.Fleet, c.cfg.Replicas); err != nil {
 		return err
 	}
+	if c.open == nil {
+		c.open = c.bus.KV
+	}
+	c.quiet = newQuiet(c.calm)
 	stop, err := c.listen(ctx)
 	if err != nil {
 		return err
 	}
 	defer stop()
 	all, ctx := errgroup.WithContext(ctx)
-	for _, part := range []func(context.Context){c.own, c.perform, c.watchLink, c.watchAgents, c.watchDesired, c.watchLease, c.lead} {
+	for _, part := range []func(context.Context){c.own, c.perform, c.watchLink, c.pulse, c.watchAgents, c.watchDesired, c.watchLease, c.lead} {
 		all.Go(func() error {
 			part(ctx)
 			return nil
@@ -132,6 +140,7 @@ func (c *Coordinator) listen(ctx context.Context) (stop func(), err error) {
 			_ = s.Unsubscribe() // fails only for a closed connection
 		}
 	}
+	// take may return no event.
 	on := func(kind messages.Kind, take func(s messages.Subject, data []byte) (placement.Event, error)) error {
 		pattern := c.bus.Subject(kind, "").String()
 		sub, err := c.nc.Subscribe(pattern, func(m *nats.Msg) {
@@ -144,7 +153,9 @@ func (c *Coordinator) listen(ctx context.Context) (stop func(), err error) {
 				c.garbage.Note(c.log, string(kind), err)
 				return
 			}
-			c.feed(ctx, ev)
+			if ev != nil {
+				c.feed(ctx, ev)
+			}
 		})
 		if err != nil {
 			return bus.Explain(err, "subscribe to "+pattern)
@@ -162,7 +173,14 @@ func (c *Coordinator) listen(ctx context.Context) (stop func(), err error) {
 		on(messages.KindUnreached, func(s messages.Subject, data []byte) (placement.Event, error) {
 			var u messages.Unreached
 			err := messages.Decode(data, &u)
-			return placement.Unreached{Agent: u.Agent, Inc: u.Inc, By: s.Origin}, signed(err, s.Agent, u.Agent)
+			if err = signed(err, s.Agent, u.Agent); err != nil {
+				return nil, err
+			}
+			// Whoever says so may be wrong, or lie: it is our own question that counts.
+			if inc, _, ok := c.lives.of(u.Agent); ok && inc == u.Inc && c.doubts.put(u.Agent, time.Now()) {
+				c.askSilent([]string{u.Agent})
+			}
+			return nil, nil
 		}))
 	hear := []func(context.Context) (*nats.Subscription, error){c.hearBeats, c.hearSilent}
 	if c.cfg.SystemEvents {
@@ -210,54 +228,6 @@ func (c *Coordinator) have(what string) {
 	}
 }
 
-// own is the goroutine that owns the Machine.
-func (c *Coordinator) own(ctx context.Context) {
-	m := placement.New(c.calm)
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	silent := newQuiet(c.calm)
-	look := time.NewTicker(lookSilent)
-	defer look.Stop()
-	step := func(now time.Time, ev placement.Event) {
-		for _, e := range m.Step(now, ev) {
-			if w, ok := e.(placement.WakeAt); ok {
-				timer.Reset(w.At.Sub(now))
-			} else {
-				c.work.put(e)
-			}
-		}
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case look := <-c.asks:
-			look(m)
-		case ev := <-c.events:
-			step(time.Now(), ev)
-		case <-timer.C:
-			step(time.Now(), placement.Tick{})
-		case now := <-look.C:
-			c.askSilent(silent.due(now))
-		case <-c.beats.ready:
-			list := c.beats.take()
-			now := time.Now()
-			for i := range list {
-				if i%beatsPerLook == 0 {
-					now = time.Now()
-				}
-				step(now, placement.Heartbeat{Heartbeat: list[i]})
-				silent.heard(list[i].Agent, now)
-			}
-			c.beats.done(list)
-		}
-	}
-}
-
-// beatsPerLook is how many beats are folded with one look at the clock: a fraction of a
-// millisecond's, unless one of them makes a plan due.
-const beatsPerLook = 64
-
 // look runs f in the Machine's goroutine, and reports whether it did. What f keeps must
 // share nothing with the Machine.
 func (c *Coordinator) look(ctx context.Context, f func(*placement.Machine)) bool {
@@ -278,6 +248,21 @@ func (c *Coordinator) look(ctx context.Context, f func(*placement.Machine)) bool
 type linkState struct {
 	mu   sync.Mutex
 	back chan struct{} // closed at the next reconnection
+	at   time.Time     // before the newest question was sent that the server has answered
+}
+
+func (l *linkState) heard(at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.at.Before(at) {
+		l.at = at
+	}
+}
+
+func (l *linkState) last() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.at
 }
 
 func newLinkState() linkState { return linkState{back: make(chan struct{})} }
@@ -291,8 +276,35 @@ func (c *Coordinator) reconnects() <-chan struct{} {
 
 // lookEvery is how often watchLink looks at the connection itself: the client drops
 // changes of state that nobody takes in time, and a Machine that missed the last one
-// would take itself for deaf for ever. It is the Machine's own grain.
-const lookEvery = time.Second
+// would take itself for deaf for ever.
+//
+// A connection that stalls says nothing for 4 to 6 s. So the server is asked every pulseEvery,
+// and where it has not answered for blindAfter the connection counts as down: that is more
+// than a beat takes, and with the rest (a look, a ping) well below Calm.LostAfter less a beat,
+// so that nobody is lost for a silence that is our own, however small the fleet.
+const (
+	lookEvery  = 250 * time.Millisecond
+	pulseEvery = 500 * time.Millisecond
+	blindAfter = 1500 * time.Millisecond
+)
+
+// pulse asks the server again and again whether it hears us.
+func (c *Coordinator) pulse(ctx context.Context) {
+	tick := time.NewTicker(pulseEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case sent := <-tick.C:
+			try, cancel := context.WithTimeout(ctx, blindAfter)
+			if c.nc.FlushWithContext(try) == nil {
+				c.link.heard(sent)
+			}
+			cancel()
+		}
+	}
+}
 
 // watchLink tells the Machine of its own connection: silence means nothing while nobody
 // can be heard.
@@ -302,6 +314,7 @@ func (c *Coordinator) watchLink(ctx context.Context) {
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	up := c.nc.IsConnected()
+	c.link.heard(time.Now())
 	if up {
 		c.feed(ctx, placement.LinkUp{})
 	}
@@ -310,8 +323,15 @@ func (c *Coordinator) watchLink(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-look.C:
-			if s = c.nc.Status(); (s == nats.CONNECTED) == up {
+		case now := <-look.C:
+			s = c.nc.Status()
+			if blind := now.Sub(c.link.last()) > blindAfter; s == nats.CONNECTED && blind {
+				s = nats.DISCONNECTED
+				if up {
+					c.log.Warn("the server does not answer; nobody is taken for lost until it does", "since", now.Sub(c.link.last()))
+				}
+			}
+			if (s == nats.CONNECTED) == up {
 				continue
 			}
 		case next, ok := <-changes:
@@ -319,7 +339,9 @@ func (c *Coordinator) watchLink(ctx context.Context) {
 				changes = nil // the connection was closed; look finds it so
 				continue
 			}
-			s = next
+			if s = next; s == nats.CONNECTED {
+				c.link.heard(time.Now())
+			}
 		}
 		if up = s == nats.CONNECTED; !up {
 			c.feed(ctx, placement.LinkDown{})

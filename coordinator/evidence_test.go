@@ -63,6 +63,66 @@ func TestUnreachedAgentIsReplaced(t *testing.T) {
 	events(t, b, "agent_lost")
 }
 
+// A lie about an agent that answers is no evidence, also where its beats get lost.
+func TestLieIsNoEvidence(t *testing.T) {
+	t.Parallel()
+	s := natstest.Start(t)
+	b := newBus(t, s.Connect(t))
+	c := run(t, s.Connect(t), "coordinator-1", func(c *Coordinator) { c.calm = slow })
+	c.awaitLead(t)
+	up := time.Now()
+	apply(t, b, detect())
+	one := startAgent(t, s.Connect(t), edge("edge-1"))
+	routed(t, b, "detect", "edge-1")
+	startAgent(t, s.Connect(t), edge("edge-2"))
+	natstest.Eventually(t, within, "the window of the gate to be over", func() bool { return time.Since(up) > slow.LostAfter })
+	one.mute.Store(true)
+	silent := time.Now()
+	reportUnreached(t, one, one.inc)
+	routed(t, b, "detect", "edge-2")
+	if took := time.Since(silent); took < slow.LostAfter/2 { // evidence takes a beat, 0.4 s, to count
+		t.Errorf("replaced after %v, for a lie", took)
+	}
+}
+
+func TestDoubts(t *testing.T) {
+	t.Parallel()
+	var d doubts
+	d.init()
+	t0 := time.Now()
+	if !d.put("one", t0) || d.put("one", t0) {
+		t.Error("an agent is asked at once, once")
+	}
+	for _, s := range []struct {
+		at   time.Duration
+		want int
+	}{{0, 1}, {doubtFor / 2, 1}, {doubtFor, 0}, {2*doubtFor - 1, 0}} {
+		if got := len(d.due(t0.Add(s.at))); got != s.want {
+			t.Errorf("after %v: %d are asked, want %d", s.at, got, s.want)
+		}
+		if d.put("one", t0.Add(s.at)) {
+			t.Errorf("after %v: asked at once again", s.at)
+		}
+	}
+	d.due(t0.Add(2 * doubtFor))
+	if !d.put("one", t0.Add(2*doubtFor)) {
+		t.Error("a new doubt is not looked into")
+	}
+	d.end("one")
+	if len(d.due(t0.Add(2*doubtFor))) != 0 {
+		t.Error("one that has answered is asked")
+	}
+	asked := 0
+	for i := range 3 * askAtOnce {
+		if d.put(strconv.Itoa(i), t0) {
+			asked++
+		}
+	}
+	if got := len(d.due(t0)); asked != askAtOnce || got != askAtOnce {
+		t.Errorf("%d are asked at once, %d in a look, want %d", asked, got, askAtOnce)
+	}
+}
+
 // withAccounts starts a server as docs/operations.md shows one, whose account for fleets
 // may hear what the system account hears of it.
 func withAccounts(t *testing.T) string {

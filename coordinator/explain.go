@@ -16,17 +16,21 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// What one answer holds. A replica costs the Machine about a heartbeat for each agent,
-// while everything else waits, so a task of a thousand of them is explained in part; who
-// wants another asks for it by its id. Agents are cut where nobody reads on.
+// What one answer holds. A replica costs the Machine about a heartbeat for each agent, so a
+// task of a thousand of them is explained in part; who wants another asks for it by its id.
+// Agents are cut where nobody reads on.
 const (
 	explainReplicas = 20
 	explainAgents   = 100
 )
 
-// explainTimeout is how long a leader has to answer: twenty replicas in a fleet of 50,000
-// take it a second, while it does nothing else.
-const explainTimeout = 3 * time.Second
+// explainTimeout is how long a leader has to answer. After explainBudget it answers with what
+// it has by then, and says how much is missing: in a fleet of 50,000 agents one replica may
+// take it most of a second on a busy machine, and the answer has to get there.
+const (
+	explainTimeout = 3 * time.Second
+	explainBudget  = 1500 * time.Millisecond
+)
 
 func explainSubject(fleet string) string {
 	return messages.Subject{Kind: messages.KindControl, Fleet: fleet, Site: messages.FleetSite, ID: "explain"}.String()
@@ -50,7 +54,10 @@ func Explain(ctx context.Context, b *bus.Bus, name string) (messages.Explanation
 	ctx, cancel := context.WithTimeout(ctx, explainTimeout)
 	defer cancel()
 	m, err := b.Conn.RequestWithContext(ctx, explainSubject(b.Fleet), data)
-	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return e, messages.Errorf(messages.CodeUnavailable, "ask why in fleet %s: the leader did not answer in time; it is busy, or hangs: try again, or ask `fleetbus doctor`", b.Fleet)
+	}
+	if errors.Is(err, nats.ErrNoResponders) {
 		return e, messages.Errorf(messages.CodeUnavailable, "ask why in fleet %s: no coordinator leads (%v); start one with `fleetbus coordinator`, or wait until a new leader is elected", b.Fleet, err)
 	}
 	if err != nil {
@@ -73,8 +80,9 @@ func (c *Coordinator) answerExplain(ctx context.Context) (stop func(), err error
 			c.garbage.Note(c.log, "question", err)
 			return
 		}
-		var e messages.Explanation
-		if !c.look(ctx, func(m *placement.Machine) { e = explain(m, q.Name) }) {
+		until := time.Now().Add(explainBudget)
+		e, ok := explain(q.Name, func(f func(*placement.Machine)) bool { return c.look(ctx, f) }, func() bool { return time.Now().Before(until) })
+		if !ok {
 			leadsNoMore(m)
 			return
 		}
@@ -92,14 +100,38 @@ func (c *Coordinator) answerExplain(ctx context.Context) (stop func(), err error
 	return func() { _ = sub.Drain() }, nil // what was asked already is answered
 }
 
-// explain puts together what a Machine says of a name.
-func explain(m *placement.Machine, name string) messages.Explanation {
+// explain puts together what a Machine says of a name, one look for each replica: between two
+// of them the Machine goes on with its work. It stops where goOn says so, after one replica
+// at the earliest. ok is false where there is nobody to look at any more.
+func explain(name string, look func(func(*placement.Machine)) bool, goOn func() bool) (e messages.Explanation, ok bool) {
+	var about []messages.ReplicaInfo
+	if !look(func(m *placement.Machine) { e, about = outline(m, name) }) {
+		return e, false
+	}
+	for i, r := range about {
+		if i == explainReplicas || i > 0 && !goOn() {
+			e.More = len(about) - i
+			break
+		}
+		var x placement.Explanation
+		var there bool
+		if !look(func(m *placement.Machine) { x, there = m.Explain(r.ID) }) {
+			return e, false
+		}
+		if there {
+			e.Replicas = append(e.Replicas, whyReplica(x))
+		}
+	}
+	return e, true
+}
+
+// outline is what is said of a name without its replicas, and these.
+func outline(m *placement.Machine, name string) (e messages.Explanation, about []messages.ReplicaInfo) {
 	s := m.State()
-	e := messages.Explanation{Term: s.Term}
+	e.Term = s.Term
 	if slices.ContainsFunc(s.Tasks, func(t messages.Task) bool { return t.Name == name }) {
 		e.Task = name
 	}
-	var about []messages.ReplicaInfo
 	if strings.Contains(name, "/") {
 		about = slices.DeleteFunc(s.Replicas, func(r messages.ReplicaInfo) bool { return r.ID != name })
 	} else if i := slices.IndexFunc(s.Agents, func(a messages.AgentInfo) bool { return a.Environment.ID == name }); i >= 0 {
@@ -112,16 +144,7 @@ func explain(m *placement.Machine, name string) messages.Explanation {
 	slices.SortStableFunc(about, func(a, b messages.ReplicaInfo) int {
 		return cmp.Compare(serving(a), serving(b))
 	})
-	for i, r := range about {
-		if i == explainReplicas {
-			e.More = len(about) - i
-			break
-		}
-		if x, ok := m.Explain(r.ID); ok {
-			e.Replicas = append(e.Replicas, whyReplica(x))
-		}
-	}
-	return e
+	return e, about
 }
 
 func serving(r messages.ReplicaInfo) int {

@@ -1,12 +1,16 @@
 package coordinator
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/fleetbus/fleetbus/coordinator/placement"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/testing/natstest"
+	"github.com/nats-io/nats.go"
 )
 
 // Whoever asks is told why something is where it is, why not elsewhere, why it waits, and
@@ -82,5 +86,46 @@ func TestExplain(t *testing.T) {
 		if _, err := Explain(t.Context(), b, name); messages.CodeOf(err) != messages.CodeBadRequest {
 			t.Errorf("%q, which is no name: %v", name, err)
 		}
+	}
+}
+
+// The Machine goes on with its work between two replicas, and an answer that takes too long
+// is given in part.
+func TestExplainInSteps(t *testing.T) {
+	t.Parallel()
+	m := placement.New(placement.Calm{})
+	now := time.Now()
+	many := detect()
+	many.Replicas = explainReplicas + 5
+	m.Step(now, placement.LinkUp{})
+	m.Step(now, placement.TasksChanged{Settings: messages.DefaultSettings(), Tasks: []messages.Task{many}})
+	m.Step(now, placement.Elected{Term: messages.Term{Epoch: 1, Revision: 1}})
+	for left, want := range map[int]int{-1: explainReplicas, 0: 1, 3: 4} {
+		looks := 0
+		e, ok := explain("detect", func(f func(*placement.Machine)) bool { looks++; f(m); return true }, func() bool { left--; return left != -1 })
+		if !ok || len(e.Replicas) != want || e.More != many.Replicas-want || looks != 1+want || e.Task != "detect" {
+			t.Errorf("%d replicas and %d more in %d looks, want %d replicas", len(e.Replicas), e.More, looks, want)
+		}
+	}
+	if _, ok := explain("detect", func(func(*placement.Machine)) bool { return false }, nil); ok {
+		t.Error("explained by nobody")
+	}
+}
+
+// A leader that does not answer is not one that is not there.
+func TestExplainUnanswered(t *testing.T) {
+	t.Parallel()
+	s := natstest.Start(t)
+	nc := s.Connect(t)
+	if _, err := nc.Subscribe(explainSubject("test"), func(*nats.Msg) {}); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := Explain(ctx, newBus(t, s.Connect(t)), "detect"); messages.CodeOf(err) != messages.CodeUnavailable || !strings.Contains(err.Error(), "in time") {
+		t.Errorf("%v", err)
 	}
 }

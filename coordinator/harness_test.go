@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -87,6 +88,7 @@ type agentOf struct {
 	env  messages.Environment
 	inc  messages.Incarnation
 	stop func()
+	mute atomic.Bool              // it does not beat
 	sees func(messages.Placement) // every document that comes, before it is answered; may be nil
 
 	mu   sync.Mutex
@@ -207,6 +209,9 @@ func (a *agentOf) statuses() (out []messages.ReplicaStatus) {
 }
 
 func (a *agentOf) beat() {
+	if a.mute.Load() {
+		return
+	}
 	a.mu.Lock()
 	a.seq++
 	hb := messages.Heartbeat{Agent: a.env.ID, Inc: a.inc, Seq: a.seq, State: messages.AgentReady, Capacity: a.env.Capacity,

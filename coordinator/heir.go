@@ -116,5 +116,5 @@ func (c *Coordinator) watchLease(ctx context.Context) {
 			}
 			c.heir.put(sight{epoch: epoch, rev: e.Revision(), ttl: time.Duration(l.TTL) * time.Second, seen: time.Now()})
 		},
-		func() {})
+		func() error { return nil })
 }

@@ -93,51 +93,76 @@ func (c *Coordinator) take(ctx context.Context, l *lease) (messages.Term, tenure
 	return l.acquire(ctx)
 }
 
-// rule leads under a term until the lease is lost or ctx ends.
+// readWithin bounds how long a new leader may read before it leads: fifty thousand documents
+// take a few seconds, also beside a server that elects a leader for 4 to 9 s. Who cannot read
+// by then gives the lease to somebody who perhaps can.
+const readWithin = 20 * time.Second
+
+// rule leads under a term until the lease is lost or ctx ends. The lease is renewed from the
+// first moment on: with a short ttl it would else be over before what is saved is read.
 func (c *Coordinator) rule(ctx context.Context, l *lease, term messages.Term, t tenure) {
+	begun := time.Now()
 	r := &reign{term: term, ended: make(chan struct{})}
 	r.tenure.Store(&t)
-	ready, cancel := context.WithDeadline(ctx, t.stopAt())
-	err := c.catchUp(ready)
-	cancel()
-	var loaded placement.PlacementsLoaded
-	if err == nil {
-		loaded, err = c.loadSaved(ctx, r)
-	}
+	hold, drop := context.WithCancel(ctx)
+	defer drop()
+	reading, giveUp := context.WithTimeoutCause(ctx, readWithin, errReading)
+	defer giveUp()
+	lost := make(chan string, 1)
+	go func() {
+		lost <- c.keep(hold, l, r)
+		giveUp()
+	}()
+	loaded, stop, err := c.prepare(ctx, reading, r)
 	if err != nil {
-		c.log.Warn("cannot read what is to run, or what is placed; giving the lease back", "error", err)
+		drop()
+		why := <-lost
+		c.log.Warn("cannot lead; giving the lease back", "error", err, "cause", context.Cause(reading), "lease", why, "ttl", c.cfg.LeaseTTL, "took", time.Since(begun))
 		c.giveBack(l)
 		rest(ctx)
 		return
 	}
-	stop, err := c.answerState(ctx)
-	if err != nil {
-		c.log.Warn("cannot answer for the fleet; giving the lease back", "error", err)
-		c.giveBack(l)
-		rest(ctx)
-		return
-	}
-	stopExplain, err := c.answerExplain(ctx)
-	if err != nil {
-		stop()
-		c.log.Warn("cannot answer for the fleet; giving the lease back", "error", err)
-		c.giveBack(l)
-		rest(ctx)
-		return
-	}
-	c.log.Info("leads", "term", term, "id", c.cfg.ID, "version", c.cfg.Version)
+	c.log.Info("leads", "term", term, "id", c.cfg.ID, "version", c.cfg.Version, "read for", time.Since(begun))
 	c.work.put(r) // before the Machine can put anything of this term
 	c.tenure.Store(r)
+	for _, known := range c.presumed(loaded) {
+		c.feed(ctx, known)
+	}
 	c.feed(ctx, loaded)
 	c.feed(ctx, placement.Elected{Term: term})
-	why := c.keep(ctx, l, r)
+	why := <-lost
 	stop() // first of all: whoever asks now is to ask the next
-	stopExplain()
 	c.depose(r, why)
 	c.feed(ctx, placement.Deposed{Reason: why})
 	if ctx.Err() != nil {
 		c.giveBack(l)
 	}
+}
+
+// errReading is why a leader that reads for too long does not lead.
+var errReading = errors.New("what is to run and what is placed could not be read in time")
+
+// prepare reads what a leader must know, until reading ends, and begins to answer questions.
+func (c *Coordinator) prepare(ctx, reading context.Context, r *reign) (loaded placement.PlacementsLoaded, stop func(), err error) {
+	if err := c.catchUp(reading); err != nil {
+		return loaded, nil, err
+	}
+	if loaded, err = c.loadSaved(reading, r); err != nil {
+		return loaded, nil, err
+	}
+	state, err := c.answerState(ctx)
+	if err != nil {
+		return loaded, nil, err
+	}
+	explain, err := c.answerExplain(ctx)
+	if err != nil {
+		state()
+		return loaded, nil, err
+	}
+	return loaded, func() {
+		state()
+		explain()
+	}, nil
 }
 
 // keep renews the lease until it cannot, and says why.

@@ -14,8 +14,6 @@ import (
 // loadSaved reads what is saved, with the revisions that later saves must follow.
 func (c *Coordinator) loadSaved(ctx context.Context, r *reign) (placement.PlacementsLoaded, error) {
 	var out placement.PlacementsLoaded
-	ctx, cancel := context.WithDeadline(ctx, r.tenure.Load().stopAt())
-	defer cancel()
 	if err := c.bus.Events(ctx); err != nil {
 		return out, err
 	}
@@ -32,7 +30,7 @@ func (c *Coordinator) loadSaved(ctx context.Context, r *reign) (placement.Placem
 		return out, err
 	}
 	out.Docs = docs
-	e, err := newest(ctx, r.kv[bus.RoutesKV], bus.KeyRoutes)
+	e, err := c.newest(ctx, bus.RoutesKV, r.kv[bus.RoutesKV], bus.KeyRoutes)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return out, nil
 	}
@@ -50,8 +48,9 @@ func (c *Coordinator) loadSaved(ctx context.Context, r *reign) (placement.Placem
 }
 
 // rereadEvery is the pause before something that is not the newest is read again: a
-// replica of a bucket is behind its leader by the time of a message. After rereadFor what
-// is there counts: somebody has taken the newest away.
+// replica of a bucket is behind its leader by the time of a message. After rereadFor the
+// leader is asked whether somebody has taken the newest away; and again after that, for a
+// replica that is far behind.
 const (
 	rereadEvery = 10 * time.Millisecond
 	rereadFor   = 500 * time.Millisecond
@@ -59,7 +58,7 @@ const (
 
 // newest reads the one key of a bucket, and not an older copy of it: any server that has
 // one may answer, and may be behind.
-func newest(ctx context.Context, kv bus.KV, key string) (jetstream.KeyValueEntry, error) {
+func (c *Coordinator) newest(ctx context.Context, bucket bus.Bucket, kv bus.KV, key string) (jetstream.KeyValueEntry, error) {
 	last, err := kv.Last(ctx)
 	if err != nil {
 		return nil, err
@@ -67,11 +66,24 @@ func newest(ctx context.Context, kv bus.KV, key string) (jetstream.KeyValueEntry
 	for begin := time.Now(); ; {
 		e, err := kv.Get(ctx, key)
 		gone := errors.Is(err, jetstream.ErrKeyNotFound)
-		if err == nil && e.Revision() >= last || gone && last == 0 || err != nil && !gone {
+		switch {
+		case err != nil && !gone:
+			return nil, err
+		case err == nil && e.Revision() >= last || gone && last == 0:
 			return e, err
 		}
-		if time.Since(begin) > rereadFor || !again(ctx) {
-			return e, err
+		if time.Since(begin) > rereadFor {
+			there, failed := c.bus.Newest(ctx, bucket)
+			if failed != nil {
+				return nil, failed
+			}
+			if err == nil && e.Revision() >= there || gone && there == 0 {
+				return e, err
+			}
+			begin = time.Now()
+		}
+		if !again(ctx) {
+			return nil, messages.Errorf(messages.CodeUnavailable, "read %s: the server is behind what was written: %v", key, ctx.Err())
 		}
 	}
 }
@@ -96,8 +108,18 @@ func (c *Coordinator) loadDocuments(ctx context.Context, r *reign) ([]messages.P
 	}
 	for begin := time.Now(); ; {
 		docs, upTo, err := c.listDocuments(ctx, r)
-		if err != nil || upTo >= last || time.Since(begin) > rereadFor || !again(ctx) {
+		if err != nil || upTo >= last {
 			return docs, err
+		}
+		if time.Since(begin) > rereadFor {
+			there, err := c.bus.Newest(ctx, bus.Placements)
+			if err != nil || upTo >= there {
+				return docs, err
+			}
+			begin = time.Now()
+		}
+		if !again(ctx) {
+			return nil, messages.Errorf(messages.CodeUnavailable, "read the placements: the server is behind what was written: %v", ctx.Err())
 		}
 	}
 }

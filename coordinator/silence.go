@@ -54,6 +54,25 @@ func (q *quiet) due(now time.Time) (list []string) {
 	return list
 }
 
+// beating returns which of these agents were heard within the time of a beat.
+func (q *quiet) beating(agents []string, now time.Time) map[string]bool {
+	out := make(map[string]bool)
+	for _, agent := range agents {
+		if last, ok := q.last[agent]; ok && now.Sub(last) < q.after {
+			out[agent] = true
+		}
+	}
+	return out
+}
+
+// beating asks the Machine's goroutine.
+func (c *Coordinator) beating(ctx context.Context, agents []string) (out map[string]bool) {
+	if len(agents) > 0 {
+		c.look(ctx, func(*placement.Machine) { out = c.quiet.beating(agents, time.Now()) })
+	}
+	return out
+}
+
 // askSilent asks agents whether they are there. It does not wait.
 func (c *Coordinator) askSilent(list []string) {
 	if len(list) == 0 || !c.nc.IsConnected() {
@@ -81,11 +100,15 @@ func (c *Coordinator) askSilent(list []string) {
 func (c *Coordinator) hearSilent(ctx context.Context) (*nats.Subscription, error) {
 	pattern := c.replies + "*"
 	sub, err := c.nc.Subscribe(pattern, func(m *nats.Msg) {
-		if len(m.Data) > 0 || m.Header.Get("Status") != "503" {
-			return
-		}
 		agent := m.Subject[strings.LastIndexByte(m.Subject, '.')+1:]
-		if inc, _, ok := c.lives.of(agent); ok {
+		inc, _, ok := c.lives.of(agent)
+		switch {
+		case !ok:
+		case len(m.Data) > 0:
+			c.doubts.end(agent)
+			c.feed(ctx, placement.Reached{Agent: agent, Inc: inc})
+		case m.Header.Get("Status") == "503":
+			c.doubts.put(agent, time.Now())
 			c.feed(ctx, placement.Unreached{Agent: agent, Inc: inc, By: c.cfg.ID})
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"sync"
+	"time"
 
 	"github.com/fleetbus/fleetbus/coordinator/placement"
 	"github.com/fleetbus/fleetbus/messages"
@@ -20,8 +21,9 @@ const disconnects = "$SYS.ACCOUNT.*.DISCONNECT"
 // lives holds the newest incarnation of every agent, for evidence that names none, and its
 // site, for questions.
 type lives struct {
-	mu   sync.Mutex
-	list map[string]life
+	mu     sync.Mutex
+	list   map[string]life
+	unread map[string]bool // registrations that are there, and cannot be read
 }
 
 type life struct {
@@ -29,11 +31,12 @@ type life struct {
 	site string
 }
 
-func newLives() lives { return lives{list: make(map[string]life)} }
+func newLives() lives { return lives{list: make(map[string]life), unread: make(map[string]bool)} }
 
 func (l *lives) begin(agent, site string, inc messages.Incarnation) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	delete(l.unread, agent)
 	if l.list[agent].inc.Before(inc) {
 		l.list[agent] = life{inc, site}
 	}
@@ -43,6 +46,21 @@ func (l *lives) end(agent string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.list, agent)
+	delete(l.unread, agent)
+}
+
+func (l *lives) unreadable(agent string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unread[agent] = true
+}
+
+// unknown reports whether an agent has a registration and never had one that could be read.
+func (l *lives) unknown(agent string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, ok := l.list[agent]
+	return l.unread[agent] && !ok
 }
 
 func (l *lives) of(agent string) (inc messages.Incarnation, site string, ok bool) {
@@ -72,6 +90,7 @@ func (c *Coordinator) hearSystem(ctx context.Context) (*nats.Subscription, error
 		}
 		if inc, _, ok := c.lives.of(agent); ok {
 			c.feed(ctx, placement.ConnClosed{Agent: agent, Inc: inc})
+			c.doubts.put(agent, time.Now()) // it may be back: then it answers
 		}
 	})
 	return sub, bus.Explain(err, "subscribe to "+disconnects)

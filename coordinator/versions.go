@@ -22,27 +22,33 @@ type Version struct {
 // Versions returns what a task was, the oldest first. The error has code not_found where
 // there never was one of that name, or all of it is forgotten.
 func Versions(ctx context.Context, b *bus.Bus, task string) ([]Version, error) {
-	list, _, err := versions(ctx, b, task)
-	return list, err
+	h, err := versions(ctx, b, task)
+	return h.list, err
 }
 
-func versions(ctx context.Context, b *bus.Bus, task string) ([]Version, bus.KV, error) {
+// history is what is kept of one task.
+type history struct {
+	kv   bus.KV
+	list []Version // that can be read, the oldest first
+	last uint64    // the newest revision, whether it can be read or not
+}
+
+func versions(ctx context.Context, b *bus.Bus, task string) (h history, err error) {
 	if err := messages.CheckName("task", task); err != nil {
-		return nil, bus.KV{}, err
+		return h, err
 	}
-	kv, err := b.KV(ctx, bus.Desired)
-	if err != nil {
-		return nil, kv, err
+	if h.kv, err = b.KV(ctx, bus.Desired); err != nil {
+		return h, err
 	}
-	entries, err := kv.History(ctx, bus.KeyTask+task)
+	entries, err := h.kv.History(ctx, bus.KeyTask+task)
 	if errors.Is(err, jetstream.ErrKeyNotFound) || err == nil && len(entries) == 0 {
-		return nil, kv, messages.Errorf(messages.CodeNotFound, "no task %q, now or of late; `fleetbus tasks` lists them", task)
+		return h, messages.Errorf(messages.CodeNotFound, "no task %q, now or of late; `fleetbus tasks` lists them", task)
 	}
 	if err != nil {
-		return nil, kv, bus.Explain(err, "read the versions of "+task)
+		return h, bus.Explain(err, "read the versions of "+task)
 	}
-	var out []Version
 	for _, e := range entries {
+		h.last = e.Revision()
 		v := Version{Revision: e.Revision(), Time: e.Created(), Deleted: e.Operation() != jetstream.KeyValuePut}
 		if !v.Deleted {
 			var entry messages.TaskEntry
@@ -52,20 +58,22 @@ func versions(ctx context.Context, b *bus.Bus, task string) ([]Version, bus.KV, 
 			v.Task = entry.Task
 			v.Task.Revision = v.Revision
 		}
-		out = append(out, v)
+		h.list = append(h.list, v)
 	}
-	return out, kv, nil
+	return h, nil
 }
 
 // Rollback makes a task again what it was at a revision: 0 for what it was before it was
 // changed, or deleted, last. It is a new version that is equal to an old one, and is rolled
-// out like any other. It fails with code conflict if somebody changes the task meanwhile,
+// out like any other. Where what is there now cannot be read, the one before is what it was,
+// and from has that revision and no task. It fails with code conflict if somebody changes the task meanwhile,
 // and with not_found where no such version is kept.
 func Rollback(ctx context.Context, b *bus.Bus, task string, to uint64) (from, target Version, err error) {
-	list, kv, err := versions(ctx, b, task)
+	h, err := versions(ctx, b, task)
 	if err != nil {
 		return from, target, err
 	}
+	list := h.list
 	if len(list) == 0 {
 		return from, target, messages.Errorf(messages.CodeNotFound, "task %q: none of its versions can be read", task)
 	}
@@ -74,8 +82,10 @@ func Rollback(ctx context.Context, b *bus.Bus, task string, to uint64) (from, ta
 		v.Task.Revision = 0
 		return messages.Encode(&messages.TaskEntry{Task: v.Task})
 	}
-	now, err := data(from)
-	if err != nil {
+	var now []byte // nil where nothing can be equal to it
+	if from.Revision != h.last {
+		from = Version{Revision: h.last}
+	} else if now, err = data(from); err != nil {
 		return from, target, err
 	}
 	for i := len(list) - 1; i >= 0; i-- {
@@ -93,7 +103,7 @@ func Rollback(ctx context.Context, b *bus.Bus, task string, to uint64) (from, ta
 			}
 			continue
 		}
-		if _, err := kv.Update(ctx, bus.KeyTask+task, was, from.Revision); err != nil {
+		if _, err := h.kv.Update(ctx, bus.KeyTask+task, was, h.last); err != nil {
 			return from, v, bus.Explain(err, "write task "+task)
 		}
 		return from, v, nil

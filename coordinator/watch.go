@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -33,7 +34,7 @@ const retryEvery = 500 * time.Millisecond
 // watch feeds the entries of a bucket to take until ctx ends: all of them, then done(),
 // then the changes; and so again after every resync or failure. begin gets the epoch of
 // the bucket: one that was made again begins a new one.
-func (c *Coordinator) watch(ctx context.Context, bucket bus.Bucket, begin func(epoch int64), take func(jetstream.KeyValueEntry), done func()) {
+func (c *Coordinator) watch(ctx context.Context, bucket bus.Bucket, begin func(epoch int64), take func(jetstream.KeyValueEntry), done func() error) {
 	failing := false
 	for ctx.Err() == nil {
 		err := c.watchOnce(ctx, bucket, begin, take, done)
@@ -53,9 +54,9 @@ func (c *Coordinator) watch(ctx context.Context, bucket bus.Bucket, begin func(e
 }
 
 // watchOnce returns nil when it is time to resync.
-func (c *Coordinator) watchOnce(ctx context.Context, bucket bus.Bucket, begin func(epoch int64), take func(jetstream.KeyValueEntry), done func()) error {
+func (c *Coordinator) watchOnce(ctx context.Context, bucket bus.Bucket, begin func(epoch int64), take func(jetstream.KeyValueEntry), done func() error) error {
 	reconnected := c.reconnects() // before anything is asked: what comes later is news
-	kv, err := c.bus.KV(ctx, bucket)
+	kv, err := c.open(ctx, bucket)
 	if err != nil {
 		return err
 	}
@@ -74,13 +75,26 @@ func (c *Coordinator) watchOnce(ctx context.Context, bucket bus.Bucket, begin fu
 	check := time.NewTicker(checkEvery)
 	defer check.Stop()
 	ear := hearing{base: base}
-	complete := func() {
-		done()
+	complete := func() error {
+		if err := done(); err != nil {
+			return err
+		}
 		ear.listed = true
 		c.known.note(bucket, messages.Fence{Epoch: kv.Epoch, Revision: max(ear.told, base)})
+		return nil
 	}
-	// The list may come from a server that is a little behind: then what is missing comes
-	// soon. What does not come is gone.
+	// A list that ends before what was written last is whole only where that is gone again,
+	// which the bucket's leader knows. Else the list comes from a server that is behind: what
+	// is missing may come soon; if it does not, another list may have it.
+	whole := func() (bool, error) {
+		if ear.told >= base || bucket == bus.LeaseKV { // of which nothing is concluded
+			return true, nil
+		}
+		try, cancel := context.WithTimeout(ctx, rereadFor)
+		defer cancel()
+		newest, err := c.bus.Newest(try, bucket)
+		return ear.told >= newest, err
+	}
 	var settle <-chan time.Time
 	for {
 		select {
@@ -101,16 +115,27 @@ func (c *Coordinator) watchOnce(ctx context.Context, bucket bus.Bucket, begin fu
 				return nil
 			}
 		case <-settle:
+			if ok, err := whole(); err != nil || !ok {
+				return cmp.Or(err, error(messages.Errorf(messages.CodeUnavailable, "list bucket %s: the server is behind; told of revision %d, written is %d", bucket, ear.told, base)))
+			}
 			settle = nil
-			complete()
+			if err := complete(); err != nil {
+				return err
+			}
 		case e, ok := <-w.Updates():
 			switch {
 			case !ok:
 				return nil // the channel may close after a connection loss
-			case e == nil && ear.told < base && bucket != bus.LeaseKV:
-				settle = time.After(rereadFor)
 			case e == nil:
-				complete()
+				ok, err := whole()
+				if err != nil {
+					return err
+				}
+				if !ok {
+					settle = time.After(rereadFor)
+				} else if err := complete(); err != nil {
+					return err
+				}
 			default:
 				ear.told = max(ear.told, e.Revision())
 				take(e)
@@ -119,7 +144,9 @@ func (c *Coordinator) watchOnce(ctx context.Context, bucket bus.Bucket, begin fu
 					c.known.note(bucket, messages.Fence{Epoch: kv.Epoch, Revision: ear.told})
 				case settle != nil && ear.told >= base:
 					settle = nil
-					complete()
+					if err := complete(); err != nil {
+						return err
+					}
 				}
 			}
 		}
@@ -175,30 +202,45 @@ func (c *Coordinator) watchAgents(ctx context.Context) {
 				// lives is no reason to forget it.
 				listed[e.Key()] = true
 			}
-			var r messages.Registration
-			if err := messages.Decode(e.Value(), &r); err != nil {
-				c.garbage.Note(c.log, "registration", err)
-				return
-			}
-			if r.Environment.ID != e.Key() {
-				c.garbage.Note(c.log, "registration", messages.Errorf(messages.CodeBadRequest, "key %q holds the registration of %q", e.Key(), r.Environment.ID))
-				return
-			}
 			known[e.Key()] = true
+			var r messages.Registration
+			err := messages.Decode(e.Value(), &r)
+			if err == nil && r.Environment.ID != e.Key() {
+				err = messages.Errorf(messages.CodeBadRequest, "key %q holds the registration of %q", e.Key(), r.Environment.ID)
+			}
+			if err != nil {
+				c.garbage.Note(c.log, "registration", err)
+				c.lives.unreadable(e.Key())
+				return
+			}
 			inc := messages.Incarnation{Epoch: epoch, Revision: e.Revision()}
 			c.lives.begin(e.Key(), r.Environment.Normal().Site, inc)
 			c.feed(ctx, placement.Registered{Registration: r, Inc: inc})
 		},
-		func() {
-			for id := range known {
-				// A bucket that was made again has lost the registrations of agents that live:
-				// they register again by themselves. Those that do not are lost by their silence.
-				if !listed[id] && epoch == before {
+		func() error {
+			// A bucket that was made again has lost the registrations of agents that live: they
+			// register again by themselves. Those that do not are lost by their silence.
+			if epoch == before {
+				var missing []string
+				for id := range known {
+					if !listed[id] {
+						missing = append(missing, id)
+					}
+				}
+				// Nobody has seen these go, and who beats is there: such an agent is forgotten when
+				// it is silent too.
+				beating := c.beating(ctx, missing)
+				for _, id := range missing {
+					if beating[id] {
+						c.log.Warn("an agent beats whose registration is gone; it is kept as it was", "agent", id)
+						continue
+					}
 					gone(id)
 				}
 			}
 			listed, before = nil, epoch
 			c.have(haveAgents)
+			return nil
 		})
 }
 
@@ -207,19 +249,23 @@ func (c *Coordinator) watchDesired(ctx context.Context) {
 	var now, last *desired
 	var epoch, before int64
 	var seen map[string]bool // keys that this watcher told of
+	var unread []string      // of those that cannot be read, and that we do not remember
 	complete := false
 	deliver := func() {
 		d := now.value()
 		c.feed(ctx, placement.TasksChanged{Tasks: d.Tasks, Settings: d.Settings, Drains: d.Drains})
 	}
 	c.watch(ctx, bus.Desired,
-		func(e int64) { now, complete, seen, epoch = newDesired(), false, make(map[string]bool), e },
+		func(e int64) { now, complete, seen, unread, epoch = newDesired(), false, make(map[string]bool), nil, e },
 		func(e jetstream.KeyValueEntry) {
 			seen[e.Key()] = true
 			if err := now.put(e); err != nil {
 				c.garbage.Note(c.log, "desired "+e.Key(), err)
-				if last != nil {
-					now.keep(e.Key(), last) // nonsense over a task is no reason to stop it
+				// Nonsense over a task is no reason to stop it.
+				if last == nil {
+					unread = append(unread, e.Key())
+				} else {
+					now.keep(e.Key(), last)
 				}
 				return
 			}
@@ -227,7 +273,12 @@ func (c *Coordinator) watchDesired(ctx context.Context) {
 				deliver()
 			}
 		},
-		func() {
+		func() error {
+			for _, key := range unread {
+				if err := c.readBefore(ctx, now, key); err != nil {
+					return err
+				}
+			}
 			complete = true
 			restored := true
 			if before != 0 && epoch != before {
@@ -246,6 +297,7 @@ func (c *Coordinator) watchDesired(ctx context.Context) {
 			}
 			deliver()
 			c.have(haveDesired)
+			return nil
 		})
 }
 

@@ -77,8 +77,17 @@ func (a *app) explain(ctx context.Context, cmd *cobra.Command, b *bus.Bus, name 
 		return err
 	}
 	events, err := storedEvents(ctx, b)
-	if err != nil {
-		return err
+	return a.answer(cmd, out, name, events, err, last, all)
+}
+
+// answer prints what a leader said, and out of the stored events what was decided; unread is
+// why these could not be read, which is no reason to keep back what the leader said.
+func (a *app) answer(cmd *cobra.Command, out answer, name string, events []messages.Event, unread error, last int, all bool) error {
+	if unread != nil {
+		if !out.Live {
+			return unread
+		}
+		notef(cmd, "the stored events cannot be read, so only what the leader remembers of its decisions is told: %v\n", unread)
 	}
 	out.Decided = about(events, name, out.Explanation)
 	if !out.Live && len(out.Decided) == 0 {
@@ -189,7 +198,7 @@ func printWhy(cmd *cobra.Command, r messages.WhyReplica, all bool) {
 		hidden += max(0, shown-nearMisses)
 	}
 	if hidden > 0 {
-		printf(cmd, "  … and not on %d other machines; --all lists the first hundred\n", hidden)
+		printf(cmd, "  … %d other machines are not shown; --all lists the first hundred\n", hidden)
 	}
 }
 

@@ -122,7 +122,11 @@ func (m *Machine) save(d *document) {
 
 func (m *Machine) saved(ev Saved) {
 	d := m.docs[ev.Agent]
-	if d == nil || !m.leading || ev.Term != m.term || ev.Rev != d.saving {
+	if d == nil || !m.leading || ev.Term != m.term {
+		return
+	}
+	// The word of a save that nobody waits for any more (Calm.SaveLost) counts too.
+	if late := d.saving == 0 && ev.Rev > d.saved && ev.Rev <= d.doc.Rev; ev.Rev != d.saving && !late {
 		return
 	}
 	d.saving, d.saved, d.saveTries = 0, ev.Rev, 0

@@ -34,6 +34,12 @@ type (
 		Inc   messages.Incarnation
 		By    string
 	}
+	// Reached: this incarnation of an agent answered. It ends the evidence against it, and is
+	// no beat.
+	Reached struct {
+		Agent string
+		Inc   messages.Incarnation
+	}
 )
 
 // What became of effects.
@@ -107,6 +113,7 @@ func (Heartbeat) event()        {}
 func (Goodbye) event()          {}
 func (ConnClosed) event()       {}
 func (Unreached) event()        {}
+func (Reached) event()          {}
 func (Saved) event()            {}
 func (SaveFailed) event()       {}
 func (RoutesSaved) event()      {}

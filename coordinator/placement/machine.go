@@ -150,6 +150,10 @@ func (m *Machine) fold(ev Event) {
 		if a := m.agents[ev.Agent]; a != nil && a.inc == ev.Inc {
 			m.suspect(a, "nobody answers there, says "+ev.By)
 		}
+	case Reached:
+		if a := m.agents[ev.Agent]; a != nil && a.inc == ev.Inc {
+			a.suspected = time.Time{}
+		}
 	case Ack:
 		m.ack(&ev.PlacementAck)
 	case SendFailed:
