@@ -119,7 +119,7 @@ func (m *Machine) settle() (free []*replica) {
 		if !r.wanted {
 			continue
 		}
-		if r.next != nil && !m.serves(r.next, r.spec.Task) {
+		if r.next != nil && !sameService(r.next.task, r.spec.Task) {
 			m.rollback(r, "another version of its task came meanwhile")
 		}
 		if r.next != nil && (m.mustLeave(r.next.agent) || m.forbidden(r, r.next.agent) != "") {

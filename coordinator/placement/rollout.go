@@ -84,7 +84,9 @@ func (m *Machine) version(r *replica, newest messages.Task) messages.Task {
 	return h.task
 }
 
-// serves reports whether h was told the service of this version.
+// serves reports whether h was told the service of the newest version, and nothing else:
+// what it finds is kept for as long as that version is the newest. Two versions otherwise
+// are compared by sameService.
 func (m *Machine) serves(h *hosting, newest messages.Task) bool {
 	if h.gen == m.gen {
 		return true
