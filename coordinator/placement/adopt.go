@@ -74,7 +74,7 @@ func (m *Machine) adoptHosting(a *agent, p messages.PlacedReplica, doc messages.
 // nothing is ready. A dead agent is found as always, by its silence.
 func (h *hosting) goOn(r messages.Route) {
 	if r.State == messages.ReplicaReady && r.Agent == h.agent.id && r.Inc == h.agent.inc && h.agent.state != messages.AgentLost {
-		h.state, h.status.State = r.State, r.State
+		h.state, h.status.State, h.proved = r.State, r.State, true
 	}
 }
 
@@ -135,7 +135,7 @@ func (m *Machine) adoptReported() {
 				continue // it ran another version, or more than it was told to: it stops, and is placed anew
 			}
 			h := m.host(r, a)
-			h.adopted = true
+			h.adopted, h.proved = true, true
 			h.state, h.status = st.State, st
 			r.home, r.since, r.why = h, m.now, "adopted: the agent serves it, though its document was lost"
 			m.record("replica_adopted", id, r.id, "%s", r.why)

@@ -23,10 +23,11 @@ func (m *Machine) failed(h *hosting, why string) {
 		}
 		return
 	}
-	if r.updating {
+	if r.updating && m.rollouts[h.task.Name] != nil {
 		m.updateFailed(r, why)
 		return
 	}
+	r.updating = false // that ended without it
 	r.fails++
 	r.failedSince = m.now
 	r.why = "failed on " + h.agent.id + ": " + why

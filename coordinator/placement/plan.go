@@ -51,6 +51,7 @@ func (m *Machine) task(name string) (messages.Task, bool) {
 func (m *Machine) replan() {
 	why := m.planWhy
 	defer func() { m.planWhy = "" }() // what this plan itself frees is not there yet
+	m.prove()
 	m.want()
 	m.adoptReported()
 	if m.listens() {
@@ -63,6 +64,8 @@ func (m *Machine) replan() {
 		for _, r := range blocked {
 			if r.home != nil && r.next == nil {
 				r.spec.Task = r.home.task
+			} else if ro := m.rollouts[r.spec.Task.Name]; r.home == nil && ro != nil {
+				r.spec.Task = carried(ro.from, r.spec.Task)
 			}
 		}
 	}()

@@ -44,6 +44,7 @@ type hosting struct {
 	seen    uint64        // the sequence of the last beat that spoke of it
 	rank    int
 	drain   bool
+	proved  bool // this version was ready here
 	state   messages.ReplicaState
 	status  messages.ReplicaStatus
 	since   time.Time
@@ -107,6 +108,7 @@ func (m *Machine) place(r *replica, a *agent, why string) {
 	}
 	r.home, r.since = m.host(r, a), m.now
 	r.fails, r.failedSince, r.readySince = 0, time.Time{}, time.Time{}
+	m.onItsWay(r)
 	if left != nil {
 		m.record("replica_moved", a.id, r.id, "from %s: %s", left.agent.id, why)
 		m.retire(left, why)
@@ -124,6 +126,7 @@ func (m *Machine) promote(r *replica, why string) {
 	if r.home.state == messages.ReplicaReady {
 		r.readySince = m.now
 	}
+	m.onItsWay(r)
 	m.touch(r.home)
 	if left != nil {
 		m.record("replica_moved", r.home.agent.id, r.id, "from %s: %s", left.agent.id, why)
@@ -261,6 +264,7 @@ func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st *message
 	m.dirtyRoutes[h.task.Name] = true
 	switch st.State {
 	case messages.ReplicaReady:
+		h.proved = true
 		if h == r.home && (r.waiting || before == messages.ReplicaFailed) {
 			r.waiting, r.why = false, "it serves again on "+h.agent.id
 		}
@@ -270,12 +274,15 @@ func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st *message
 		} else {
 			r.readySince, r.failedSince = m.now, time.Time{}
 		}
+		if r.updating {
+			m.review(m.now.Add(m.calm.Soak))
+		}
 	case messages.ReplicaFailed:
 		m.failed(h, st.Reason)
 	case messages.ReplicaStopped:
 		// Nobody told it to: it opens again for a changed task, its agent leaves, or it is a
 		// kind of failure.
-		if m.closed(h.agent) == "" && (before == messages.ReplicaDraining || r.updating) {
+		if m.closed(h.agent) == "" && (before == messages.ReplicaDraining || r.updating && before != messages.ReplicaReady) {
 			h.state = messages.ReplicaPending
 		} else if m.closed(h.agent) == "" {
 			h.state = messages.ReplicaFailed

@@ -65,7 +65,7 @@ func sim(t *testing.T, seed int64) (transcript string) {
 		w.disturb()
 	}
 	w.calmDown()
-	w.run(5 * time.Minute)
+	w.run(10 * time.Minute) // the longest that an agent is unsteady, and what follows
 	before := w.effects
 	w.run(2 * time.Minute)
 	if w.effects != before {
