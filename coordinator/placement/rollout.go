@@ -292,8 +292,8 @@ func (m *Machine) restart(r *replica, newest messages.Task) bool {
 	switch {
 	case !newest.Demand.Within(h.task.Demand) && !m.fits(h.agent, others, r.claimed(newest.Demand)):
 		why = "the new one has no room on " + h.agent.id + " even alone, and none elsewhere"
-	case m.forbidden(r, h.agent) != "":
-		why = "the new one cannot run on " + h.agent.id + " (" + m.forbidden(r, h.agent) + "), and has no room elsewhere"
+	case m.ends(r, h.agent) != "":
+		why = "the new one cannot run on " + h.agent.id + " (" + m.ends(r, h.agent) + "), and has no room elsewhere"
 	case h.serves() && !interruptible(r):
 		why = "old and new do not both fit, and the task may not pause; `interrupt: allow` lets it"
 	}
