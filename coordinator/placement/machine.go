@@ -144,7 +144,7 @@ func (m *Machine) fold(ev Event) {
 	case ConnClosed:
 		if a := m.agents[ev.Agent]; a != nil && a.inc == ev.Inc {
 			m.suspect(a, "its connection was closed")
-			m.flap(a)
+			a.closed = true
 		}
 	case Unreached:
 		if a := m.agents[ev.Agent]; a != nil && a.inc == ev.Inc {
