@@ -108,7 +108,7 @@ func (m *Machine) begin(a *agent, env messages.Environment, inc messages.Incarna
 	a.suspected, a.held, a.closed, a.staleSince, a.straying = time.Time{}, false, false, time.Time{}, false
 	m.at(m.now.Add(m.calm.LostAfter))
 	for _, h := range a.all() {
-		h.state = messages.ReplicaPending
+		h.state, h.since, h.late = messages.ReplicaPending, m.now, false
 		m.touch(h)
 	}
 	m.dirtyDocs[a.id] = true // it names the incarnation
@@ -146,6 +146,11 @@ func (m *Machine) heartbeat(hb *messages.Heartbeat) {
 	silent := m.now.Sub(later(a.last, m.linkSince))
 	if !first && (a.state == messages.AgentLost || silent >= 2*m.calm.Beat || a.closed && silent >= m.calm.Beat) {
 		m.flap(a)
+	}
+	if a.state == messages.AgentLost { // it has all the time that loading takes again
+		for _, h := range a.all() {
+			h.since, h.late = m.now, false
+		}
 	}
 	a.heard, a.seq, a.last, a.beat = true, hb.Seq, m.now, *hb
 	a.suspected, a.held, a.closed = time.Time{}, false, false

@@ -89,8 +89,9 @@ type Calm struct {
 	// update of many costs no more than moving them would.
 	Soak time.Duration
 
-	// LoadFor is how long a move's new replica may load. A large model takes minutes from
-	// a slow disk; after this the move is given up and the old one goes on.
+	// LoadFor is how long a replica may load. A large model takes minutes from a slow disk;
+	// after this a move is given up and the old one goes on, and a first place is left for
+	// another, if there is one.
 	LoadFor time.Duration
 }
 

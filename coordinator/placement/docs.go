@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"fmt"
 	"reflect"
 	"time"
 
@@ -25,6 +26,7 @@ type document struct {
 	sentAt, resendAt time.Time
 	tries            int
 	refused          string // what the agent said of it
+	failed           int    // times that it was sent and not answered
 
 	appliedTerm messages.Term // by the agent
 	applied     uint64
@@ -91,7 +93,7 @@ func (m *Machine) write(a *agent) (drains bool) {
 		m.told(a, d)
 		return false // what changed was changed back
 	}
-	d.force, d.refused = false, ""
+	d.force, d.refused, d.failed = false, "", 0
 	d.doc = messages.Placement{Agent: a.id, Term: m.term, Rev: d.doc.Rev + 1, Inc: a.inc, Replicas: list}
 	drains = m.told(a, d)
 	d.saveTries, d.saveAt = 0, time.Time{}
@@ -246,4 +248,43 @@ func (m *Machine) ack(ack *messages.PlacementAck) {
 			m.status(h, ack.Term, ack.Rev, &st)
 		}
 	}
+}
+
+// unansweredAfter is after how many documents in a row without an answer that is told:
+// some 15 s of an agent that says nothing, 5 s of one that beats. A lost ack or two, or a
+// link that was away for less than it takes to be lost, are not worth a word.
+const unansweredAfter = 5
+
+func (m *Machine) sendFailed(ev SendFailed) {
+	a, d := m.agents[ev.Agent], m.docs[ev.Agent]
+	if a == nil || d == nil || ev.Term != m.term {
+		return
+	}
+	if ev.NoResponders {
+		m.suspect(a, "nobody listens on its placement subject")
+	}
+	if ev.Rev != d.doc.Rev || d.confirmed() {
+		return
+	}
+	d.failed++
+	if d.failed == unansweredAfter {
+		m.record("placement_unanswered", a.id, "", "revision %d of its document was sent %d times: %s", ev.Rev, d.failed, noAnswer(ev))
+	}
+}
+
+func noAnswer(ev SendFailed) string {
+	if ev.NoResponders {
+		return "nobody listens on its placement subject"
+	}
+	return "no answer came in time"
+}
+
+// unanswered is what is to be said, after why a replica is where it is, of an agent that
+// does not answer its documents; "" for one that does.
+func (m *Machine) unanswered(a *agent) string {
+	d := m.docs[a.id]
+	if d == nil || d.failed < unansweredAfter || d.confirmed() || a.state == messages.AgentLost {
+		return ""
+	}
+	return fmt.Sprintf("; %s beats, but has not answered revision %d of its document, which was sent %d times: look at its permissions and its log", a.id, d.doc.Rev, d.failed)
 }

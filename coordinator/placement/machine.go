@@ -153,9 +153,7 @@ func (m *Machine) fold(ev Event) {
 	case Ack:
 		m.ack(&ev.PlacementAck)
 	case SendFailed:
-		if a := m.agents[ev.Agent]; a != nil && ev.NoResponders && ev.Term == m.term {
-			m.suspect(a, "nobody listens on its placement subject")
-		}
+		m.sendFailed(ev)
 	case Saved:
 		m.saved(ev)
 	case SaveFailed:

@@ -197,6 +197,9 @@ func (m *Machine) leaveWhy(r *replica, cause string) string {
 	if why := m.closed(h.agent); why != "" {
 		return "agent " + h.agent.id + " is " + why
 	}
+	if h.late {
+		return m.lateWhy(h)
+	}
 	if h.state == messages.ReplicaFailed || h.state == messages.ReplicaStopped {
 		return r.why
 	}

@@ -45,6 +45,7 @@ type hosting struct {
 	rank    int
 	drain   bool
 	proved  bool // this version was ready here
+	late    bool // it was not, for Calm.LoadFor
 	state   messages.ReplicaState
 	status  messages.ReplicaStatus
 	since   time.Time
@@ -251,6 +252,9 @@ func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st *message
 		}
 	}
 	h.state, h.status = st.State, *st
+	if before == messages.ReplicaReady {
+		h.since = m.now // it is not any more, or nothing changed
+	}
 	if h.drain {
 		if st.State == messages.ReplicaStopped || st.State == messages.ReplicaFailed {
 			m.record("replica_stopped", h.agent.id, r.id, "it has finished what it had")
@@ -264,8 +268,9 @@ func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st *message
 	m.dirtyRoutes[h.task.Name] = true
 	switch st.State {
 	case messages.ReplicaReady:
-		h.proved = true
-		if h == r.home && (r.waiting || before == messages.ReplicaFailed) {
+		late := h.late
+		h.proved, h.late = true, false
+		if h == r.home && (r.waiting || late || before == messages.ReplicaFailed) {
 			r.waiting, r.why = false, "it serves again on "+h.agent.id
 		}
 		m.record("replica_ready", h.agent.id, r.id, "%s", r.why)

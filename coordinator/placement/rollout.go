@@ -327,7 +327,7 @@ func (m *Machine) reopen(h *hosting, t messages.Task) {
 		h.before = h.before.Max(h.task.Demand)
 	}
 	h.task, h.work, h.gen, h.since = t, t.WorkGFLOP(), 0, m.now
-	h.changed, h.adopted, h.proved, h.reopens = true, false, false, h.state == messages.ReplicaReady
+	h.changed, h.adopted, h.proved, h.late, h.reopens = true, false, false, false, h.state == messages.ReplicaReady
 	h.state, h.status.State = messages.ReplicaPending, messages.ReplicaPending
 	h.replica.readySince, h.replica.failedSince = time.Time{}, time.Time{}
 	m.onItsWay(h.replica)
