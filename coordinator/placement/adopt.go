@@ -48,6 +48,12 @@ func (m *Machine) adopt(ev PlacementsLoaded) {
 		m.observe(a, a.beat.Term, a.beat.Rev, a.beat.Replicas)
 		m.countStrays(a)
 		m.load(a) // what is measured is not to be learned anew
+
+		if a.state == messages.AgentLost { // since before the election: nobody says it again
+			for _, h := range a.all() {
+				m.hostLost(h, false)
+			}
+		}
 	}
 }
 
@@ -167,6 +173,9 @@ func (m *Machine) listens() bool {
 func (m *Machine) elected(term messages.Term) {
 	m.leading, m.term = true, term
 	m.record("elected", "", "", "term %s: %d agents, %d replicas adopted", term, len(m.agents), len(m.replicas))
+	for _, a := range m.agents {
+		a.outranks = messages.Term{}
+	}
 	m.listenTo = time.Time{}
 	if len(m.docs) == 0 {
 		m.listenTo = m.now.Add(m.calm.Beat)

@@ -36,6 +36,8 @@ type agent struct {
 	flapAt     time.Time
 	unsteadyTo time.Time // until then nothing new is placed on it; zero when it is steady
 
+	outranks messages.Term // newer than ours, that it was told to have a document of; zero for none
+
 	hosted map[string]*hosting // by replica id; what its document lists
 	list   []*hosting          // the same in order; nil when it is to be made again
 }

@@ -166,8 +166,9 @@ func (m *Machine) send(d *document) {
 // stored reports whether the newest document is.
 func (d *document) stored() bool { return d.doc.Rev != 0 && d.saved == d.doc.Rev && d.saving == 0 }
 
-// confirmed reports whether the agent has applied the newest document.
-func (d *document) confirmed() bool { return reached(d.appliedTerm, d.applied, d.doc.Term, d.doc.Rev) }
+// confirmed reports whether the agent has applied the newest document. One of a newer
+// term is another's: it says nothing of ours.
+func (d *document) confirmed() bool { return d.appliedTerm == d.doc.Term && d.applied >= d.doc.Rev }
 
 // resend saves and sends again what is due.
 func (m *Machine) resend(d *document) {
@@ -202,6 +203,9 @@ func (m *Machine) resendSoon(a *agent) {
 // applied notes what an agent says that it has applied. An older document than it
 // should have is healed at once, so that a lost message or a lost ack costs a beat.
 func (m *Machine) applied(a *agent, term messages.Term, rev uint64) {
+	if m.leading {
+		m.outranked(a, term, rev)
+	}
 	d := m.docs[a.id]
 	if d == nil || !m.leading {
 		return
@@ -228,6 +232,7 @@ func (m *Machine) ack(ack *messages.PlacementAck) {
 	if a == nil || d == nil || !m.leading || ack.Inc != a.inc {
 		return
 	}
+	m.outranked(a, ack.Term, ack.Rev)
 	// A document that an agent has already is refused too: its first ack was lost.
 	if ack.Error != "" && (ack.Term != d.doc.Term || ack.Rev != d.doc.Rev) {
 		if d.refused != ack.Error {
@@ -287,4 +292,21 @@ func (m *Machine) unanswered(a *agent) string {
 		return ""
 	}
 	return fmt.Sprintf("; %s beats, but has not answered revision %d of its document, which was sent %d times: look at its permissions and its log", a.id, d.doc.Rev, d.failed)
+}
+
+// outranked follows that an agent has a document of a newer term than ours: another
+// leads, or did, with a lease that no longer knows how far its terms had come. The agent
+// refuses what we say, so we must not lead under this term. It is told once a term and
+// agent, and asked for once a term: an agent that claims anything must not cost more.
+func (m *Machine) outranked(a *agent, term messages.Term, rev uint64) {
+	if !m.term.Before(term) || a.outranks == term {
+		return
+	}
+	a.outranks = term
+	why := fmt.Sprintf("%s has revision %d of its document under term %s, which is newer than ours, %s", a.id, rev, term, m.term)
+	m.record("newer_term", a.id, "", "%s: it refuses what this coordinator says", why)
+	if m.outrank.Before(term) {
+		m.outrank = term
+		m.sends = append(m.sends, StepDown{Term: term, Reason: why})
+	}
 }

@@ -37,11 +37,14 @@ func (m *Machine) judge() {
 	var gone []*agent
 	var alive, quiet int
 	unheld := false
-	unsteady := 0
+	unsteady, there := 0, 0
 	for _, a := range m.allAgents() {
 		m.steady(a)
 		if !a.unsteadyTo.IsZero() {
 			unsteady++
+		}
+		if !a.unsteadyTo.IsZero() || a.state != messages.AgentLost {
+			there++ // what is gone for good says nothing of the network
 		}
 		if a.state == messages.AgentLost {
 			continue
@@ -68,7 +71,7 @@ func (m *Machine) judge() {
 			m.staleTimer(a)
 		}
 	}
-	m.tremor = 2*unsteady > len(m.agents)
+	m.tremor = 2*unsteady > there
 	if unheld && quiet >= 3 && 2*quiet > alive && m.now.After(m.holdUntil) {
 		m.hold(quiet, alive)
 	}

@@ -30,6 +30,7 @@ type Machine struct {
 	listening bool      // it does so now
 	listenTo  time.Time // elected with nothing saved: until then it hears what agents serve first
 	term      messages.Term
+	outrank   messages.Term // the newest that an agent had a document of, and that we were asked to yield to
 	replicas  map[string]*replica
 	docs      map[string]*document
 	rollouts  map[string]*rollout // tasks whose new version is on its way

@@ -237,6 +237,9 @@ func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st *message
 	if h.changed || !reached(term, rev, h.term, h.rev) {
 		return // said before it knew
 	}
+	if m.leading && m.term.Before(term) {
+		return // said of another's document; see outranked
+	}
 	r, before := h.replica, h.state
 	switch st.State {
 	case messages.ReplicaLoading, messages.ReplicaReady, messages.ReplicaFailed:

@@ -64,7 +64,7 @@ func (m *Machine) newVersions(tasks []messages.Task) {
 		}
 		m.rollouts[t.Name] = next
 		m.forgive(t.Name)
-		m.record("update_begun", "", "", "task %s: revision %d follows %d", t.Name, t.Revision, old.Revision)
+		m.recordTask("update_begun", t.Name, "task %s: revision %d follows %d", t.Name, t.Revision, old.Revision)
 	}
 }
 
@@ -212,7 +212,7 @@ func (m *Machine) roll(ro *rollout, newest messages.Task) (blocked []*replica) {
 	if len(todo)+busy+others == 0 && ro.paused == "" {
 		delete(m.rollouts, newest.Name)
 		if done > 0 {
-			m.record("update_done", "", "", "task %s: every replica serves revision %d", newest.Name, newest.Revision)
+			m.recordTask("update_done", newest.Name, "task %s: every replica serves revision %d", newest.Name, newest.Revision)
 		}
 		return nil
 	}
