@@ -60,6 +60,7 @@ func (m *Machine) replan() {
 	free := m.settle()
 	waiting := m.placeFree(free, why)
 	blocked := m.advance()
+	waiting = slices.DeleteFunc(waiting, func(r *replica) bool { return !r.waiting }) // an update found them a place
 	defer func() {
 		for _, r := range blocked {
 			if r.home != nil && r.next == nil {

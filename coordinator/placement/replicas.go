@@ -95,7 +95,7 @@ func (m *Machine) touch(h *hosting) {
 // place brings r to a. A home that serves goes on until the new one is ready; one that
 // does not is left at once.
 func (m *Machine) place(r *replica, a *agent, why string) {
-	r.why, r.waiting = why, false
+	r.why, r.waiting, r.blocked = why, false, false
 	m.begun++
 	if r.home.serves() {
 		r.next = m.host(r, a)
@@ -274,7 +274,7 @@ func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st *message
 		late := h.late
 		h.proved, h.late = true, false
 		if h == r.home && (r.waiting || late || before == messages.ReplicaFailed) {
-			r.waiting, r.why = false, "it serves again on "+h.agent.id
+			r.waiting, r.blocked, r.why = false, false, "it serves again on "+h.agent.id
 		}
 		m.record("replica_ready", h.agent.id, r.id, "%s", r.why)
 		if h == r.next {
@@ -282,8 +282,11 @@ func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st *message
 		} else {
 			r.readySince, r.failedSince = m.now, time.Time{}
 		}
-		if r.updating {
+		switch ro := m.rollouts[h.task.Name]; {
+		case r.updating:
 			m.review(m.now.Add(m.calm.Soak))
+		case ro != nil && !ro.held(m.now):
+			m.need("replica " + r.id + " is ready for the update of its task")
 		}
 	case messages.ReplicaFailed:
 		m.failed(h, st.Reason)
