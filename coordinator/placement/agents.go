@@ -142,6 +142,7 @@ func (m *Machine) heartbeat(hb *messages.Heartbeat) {
 	case a.left || a.heard && hb.Seq <= a.seq:
 		return // late
 	}
+	m.linkHeard = m.now // whoever hears a beat has a link
 	first := !a.heard
 	// A closed connection alone is no absence: it may be that of anybody who gave himself
 	// the agent's name. With a missed beat it is.

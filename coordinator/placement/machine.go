@@ -20,7 +20,10 @@ type Machine struct {
 	drains    map[string]string // agent → reason
 	haveTasks bool
 	linkUp    bool
-	linkSince time.Time // since when silence means something; see blind
+	linkSince time.Time // since when silence means something; see judge
+	linkHeard time.Time // when it answered last
+	linkTells bool      // the shell tells when it answers
+	unproven  bool      // somebody would be lost, had the link answered since
 	holdUntil time.Time // mass loss is suspected until then
 	tremor    bool      // most of the fleet comes and goes; see flap.go
 	meter     alloc.Meter
@@ -170,12 +173,17 @@ func (m *Machine) fold(ev Event) {
 	case Elected:
 		m.elected(ev.Term)
 	case Deposed:
-		m.leading = false
+		m.leading, m.linkTells = false, false // it may be only a leader's lease that told
 		m.forget()
 	case LinkUp:
 		if !m.linkUp {
 			m.linkUp, m.linkSince = true, m.now
 			m.need("the link is back")
+		}
+	case LinkHeard:
+		m.linkHeard, m.linkTells = m.now, true
+		if m.unproven {
+			m.judge()
 		}
 	case LinkDown:
 		m.linkUp = false
