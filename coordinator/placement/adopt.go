@@ -48,6 +48,12 @@ func (m *Machine) adopt(ev PlacementsLoaded) {
 		m.observe(a, a.beat.Term, a.beat.Rev, a.beat.Replicas)
 		m.countStrays(a)
 		m.load(a) // what is measured is not to be learned anew
+
+		if a.state == messages.AgentLost { // since before the election: nobody says it again
+			for _, h := range a.all() {
+				m.hostLost(h, false)
+			}
+		}
 	}
 }
 
@@ -74,7 +80,7 @@ func (m *Machine) adoptHosting(a *agent, p messages.PlacedReplica, doc messages.
 // nothing is ready. A dead agent is found as always, by its silence.
 func (h *hosting) goOn(r messages.Route) {
 	if r.State == messages.ReplicaReady && r.Agent == h.agent.id && r.Inc == h.agent.inc && h.agent.state != messages.AgentLost {
-		h.state, h.status.State = r.State, r.State
+		h.state, h.status.State, h.proved = r.State, r.State, true
 	}
 }
 
@@ -135,7 +141,7 @@ func (m *Machine) adoptReported() {
 				continue // it ran another version, or more than it was told to: it stops, and is placed anew
 			}
 			h := m.host(r, a)
-			h.adopted = true
+			h.adopted, h.proved = true, true
 			h.state, h.status = st.State, st
 			r.home, r.since, r.why = h, m.now, "adopted: the agent serves it, though its document was lost"
 			m.record("replica_adopted", id, r.id, "%s", r.why)
@@ -167,6 +173,9 @@ func (m *Machine) listens() bool {
 func (m *Machine) elected(term messages.Term) {
 	m.leading, m.term = true, term
 	m.record("elected", "", "", "term %s: %d agents, %d replicas adopted", term, len(m.agents), len(m.replicas))
+	for _, a := range m.agents {
+		a.outranks = messages.Term{}
+	}
 	m.listenTo = time.Time{}
 	if len(m.docs) == 0 {
 		m.listenTo = m.now.Add(m.calm.Beat)

@@ -22,6 +22,7 @@ type agent struct {
 	beat       messages.Heartbeat
 	suspected  time.Time // of the first evidence since then, zero for none
 	evidence   string
+	closed     bool // a connection of it was closed since then
 	held       bool // its silence was held against the coordinator itself before
 	staleSince time.Time
 
@@ -34,6 +35,8 @@ type agent struct {
 	flaps      int // how often it came and went, since it was steady; see flap.go
 	flapAt     time.Time
 	unsteadyTo time.Time // until then nothing new is placed on it; zero when it is steady
+
+	outranks messages.Term // newer than ours, that it was told to have a document of; zero for none
 
 	hosted map[string]*hosting // by replica id; what its document lists
 	list   []*hosting          // the same in order; nil when it is to be made again
@@ -104,10 +107,10 @@ func (m *Machine) begin(a *agent, env messages.Environment, inc messages.Incarna
 	a.env, a.inc = env, inc
 	a.state, a.why = messages.AgentStale, "registered, no beat yet"
 	a.heard, a.left, a.seq, a.last, a.beat = false, false, 0, m.now, messages.Heartbeat{}
-	a.suspected, a.held, a.staleSince, a.straying = time.Time{}, false, time.Time{}, false
+	a.suspected, a.held, a.closed, a.staleSince, a.straying = time.Time{}, false, false, time.Time{}, false
 	m.at(m.now.Add(m.calm.LostAfter))
 	for _, h := range a.all() {
-		h.state = messages.ReplicaPending
+		h.state, h.since, h.late = messages.ReplicaPending, m.now, false
 		m.touch(h)
 	}
 	m.dirtyDocs[a.id] = true // it names the incarnation
@@ -139,12 +142,21 @@ func (m *Machine) heartbeat(hb *messages.Heartbeat) {
 	case a.left || a.heard && hb.Seq <= a.seq:
 		return // late
 	}
+	m.linkHeard = m.now // whoever hears a beat has a link
 	first := !a.heard
-	if !first && (a.state == messages.AgentLost || m.now.Sub(later(a.last, m.linkSince)) >= 2*m.calm.Beat) {
+	// A closed connection alone is no absence: it may be that of anybody who gave himself
+	// the agent's name. With a missed beat it is.
+	silent := m.now.Sub(later(a.last, m.linkSince))
+	if !first && (a.state == messages.AgentLost || silent >= 2*m.calm.Beat || a.closed && silent >= m.calm.Beat) {
 		m.flap(a)
 	}
+	if a.state == messages.AgentLost { // it has all the time that loading takes again
+		for _, h := range a.all() {
+			h.since, h.late = m.now, false
+		}
+	}
 	a.heard, a.seq, a.last, a.beat = true, hb.Seq, m.now, *hb
-	a.suspected, a.held = time.Time{}, false
+	a.suspected, a.held, a.closed = time.Time{}, false, false
 	m.setState(a, first)
 	m.observe(a, hb.Term, hb.Rev, hb.Replicas)
 	m.countStrays(a)

@@ -83,8 +83,15 @@ type Calm struct {
 	// and one change of load of 5 % is to move nothing.
 	Slack float64
 
-	// LoadFor is how long a move's new replica may load. A large model takes minutes from
-	// a slow disk; after this the move is given up and the old one goes on.
+	// Soak is how long a new version must have been ready on a replica before the next
+	// one gets it, and before its failure is no longer the update's: a version that
+	// crashes at its first requests does so within seconds. As long as Dwell, so that an
+	// update of many costs no more than moving them would.
+	Soak time.Duration
+
+	// LoadFor is how long a replica may load. A large model takes minutes from a slow disk;
+	// after this a move is given up and the old one goes on, and a first place is left for
+	// another, if there is one.
 	LoadFor time.Duration
 }
 
@@ -102,7 +109,7 @@ func DefaultCalm() Calm {
 		FailLimit: 3, FailedFor: 30 * time.Second, AvoidFor: 5 * time.Minute, SteadyAfter: time.Minute,
 		AvoidForMax: time.Hour,
 		FlapLimit:   3, FlapWindow: time.Minute, FlapHold: 30 * time.Second, FlapHoldMax: 5 * time.Minute,
-		Slack: 0.05, LoadFor: 10 * time.Minute,
+		Slack: 0.05, Soak: 10 * time.Second, LoadFor: 10 * time.Minute,
 	}
 }
 
@@ -114,7 +121,7 @@ func (c Calm) normal() Calm {
 		{&c.Resend, &d.Resend}, {&c.ResendMax, &d.ResendMax}, {&c.SaveRetry, &d.SaveRetry}, {&c.SaveRetryMax, &d.SaveRetryMax},
 		{&c.SaveLost, &d.SaveLost},
 		{&c.FailBackoff, &d.FailBackoff}, {&c.FailBackoffMax, &d.FailBackoffMax}, {&c.FailedFor, &d.FailedFor},
-		{&c.AvoidFor, &d.AvoidFor}, {&c.SteadyAfter, &d.SteadyAfter}, {&c.LoadFor, &d.LoadFor},
+		{&c.AvoidFor, &d.AvoidFor}, {&c.SteadyAfter, &d.SteadyAfter}, {&c.LoadFor, &d.LoadFor}, {&c.Soak, &d.Soak},
 		{&c.AvoidForMax, &d.AvoidForMax}, {&c.FlapWindow, &d.FlapWindow}, {&c.FlapHold, &d.FlapHold}, {&c.FlapHoldMax, &d.FlapHoldMax},
 	} {
 		if *p.v == 0 {

@@ -103,6 +103,10 @@ type (
 	// LinkDown and LinkUp: the own connection to NATS. A Machine begins with it down.
 	LinkDown struct{}
 	LinkUp   struct{}
+	// LinkHeard: the own connection answered just now: a flush or a renewal of the lease
+	// came back. A shell that delivers it does so once a second, while the link answers:
+	// from the first one on no silence counts that the own link may be to blame for.
+	LinkHeard struct{}
 	// Tick: time passed.
 	Tick struct{}
 )
@@ -126,4 +130,5 @@ func (Elected) event()          {}
 func (Deposed) event()          {}
 func (LinkDown) event()         {}
 func (LinkUp) event()           {}
+func (LinkHeard) event()        {}
 func (Tick) event()             {}

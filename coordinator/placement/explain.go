@@ -45,10 +45,9 @@ func (m *Machine) Explain(id string) (e Explanation, ok bool) {
 // withoutItself states the problem of placing r alone, as if it were not there yet, and
 // the plan that has it where it is.
 func (m *Machine) withoutItself(r *replica) (alloc.Problem, alloc.Plan) {
-	p := m.problem([]*replica{r}, nil)
+	p := m.stated([]*replica{r}, nil, false)
 	var plan alloc.Plan
 	if h := r.home; h != nil {
-		p.Replicas = slices.DeleteFunc(p.Replicas, func(x alloc.Replica) bool { return x.ID == r.id+"@"+h.agent.id })
 		for i := range p.Environments {
 			if env := &p.Environments[i]; env.ID == h.agent.id {
 				env.Foreign = env.Foreign.Sub(h.need()).Max(messages.Resources{})

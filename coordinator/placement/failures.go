@@ -23,10 +23,11 @@ func (m *Machine) failed(h *hosting, why string) {
 		}
 		return
 	}
-	if r.updating {
+	if r.updating && m.rollouts[h.task.Name] != nil {
 		m.updateFailed(r, why)
 		return
 	}
+	r.updating = false // that ended without it
 	r.fails++
 	r.failedSince = m.now
 	r.why = "failed on " + h.agent.id + ": " + why
@@ -51,7 +52,7 @@ func (m *Machine) shun(r *replica, env string) {
 
 // failing reports whether r is to be tried elsewhere now.
 func (m *Machine) failing(r *replica) bool {
-	return r.home != nil && r.home.state == messages.ReplicaFailed && !m.now.Before(r.retryAt) && m.shuns(r, r.home.agent.id)
+	return r.home != nil && (r.home.state == messages.ReplicaFailed || r.home.late) && !m.now.Before(r.retryAt) && m.shuns(r, r.home.agent.id)
 }
 
 func (m *Machine) shuns(r *replica, env string) bool { return m.now.Before(r.avoid[env]) }
@@ -82,6 +83,9 @@ func (m *Machine) age(r *replica) {
 	if h == nil {
 		return
 	}
+	if r.next == nil {
+		m.ageLoading(h)
+	}
 	if r.updating && r.next == nil && h.agent.state != messages.AgentLost && !h.serves() {
 		if end := h.since.Add(m.calm.LoadFor); m.now.Before(end) {
 			m.at(end)
@@ -102,4 +106,36 @@ func (m *Machine) age(r *replica) {
 			m.at(r.retryAt)
 		}
 	}
+}
+
+// ageLoading gives up on a home that is not ready for Calm.LoadFor and says nothing of a
+// failure: it is tried elsewhere, and goes on where it is if there is no other place. One
+// that is updated goes back; an agent that is away is waited for.
+func (m *Machine) ageLoading(h *hosting) {
+	r := h.replica
+	if h.state != messages.ReplicaPending && h.state != messages.ReplicaLoading || r.updating || h.agent.state != messages.AgentReady {
+		return
+	}
+	if end := h.since.Add(m.calm.LoadFor); m.now.Before(end) {
+		m.at(end)
+		return
+	}
+	if !h.late {
+		h.late = true
+		r.failedSince = m.now
+		r.why = m.lateWhy(h)
+		m.record("replica_failed", h.agent.id, r.id, "%s", r.why)
+	}
+	if !m.shuns(r, h.agent.id) {
+		m.shun(r, h.agent.id)
+	}
+	if m.failing(r) {
+		m.need("replica " + r.id + " does not get ready")
+	} else {
+		m.at(r.retryAt)
+	}
+}
+
+func (m *Machine) lateWhy(h *hosting) string {
+	return "it was not ready on " + h.agent.id + " after " + m.calm.LoadFor.String() + m.unanswered(h.agent)
 }

@@ -15,6 +15,7 @@ type fakeAgent struct {
 	inc      messages.Incarnation
 	up       bool // its process runs
 	cut      bool // its link is cut
+	deaf     bool // it does not hear its documents
 	draining bool
 	life     int // of the process; timers of an earlier one do nothing
 
@@ -52,7 +53,7 @@ func (w *world) add(env messages.Environment) *fakeAgent {
 	return a
 }
 
-func (a *fakeAgent) listens() bool { return a.up }
+func (a *fakeAgent) listens() bool { return a.up && !a.deaf }
 
 // start begins a new incarnation: register, read the own document, beat.
 func (a *fakeAgent) start() {

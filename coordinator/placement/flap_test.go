@@ -119,3 +119,30 @@ func TestEarlyTick(t *testing.T) {
 		wake = next
 	}
 }
+
+// Connections that are closed make nobody unsteady who beats all the same: whoever gave
+// himself the agent's name could take its placements away.
+func TestClosedConnectionsAloneAreNoFlaps(t *testing.T) {
+	w := newWorld(t, 1)
+	twoEdges(w)
+	w.run(20 * time.Second)
+	on := w.home("inference/0")
+	a := w.agents[on]
+	for range 10 {
+		w.step(ConnClosed{a.id, a.inc})
+		w.run(5 * time.Second)
+	}
+	if why := w.m.closed(w.m.agents[on]); why != "" || w.moves != 0 {
+		t.Fatalf("%s is %s; %d moves", on, why, w.moves)
+	}
+	for range 4 { // with a gap in the beats they are
+		w.step(ConnClosed{a.id, a.inc})
+		a.cut = true
+		w.run(2100 * time.Millisecond)
+		a.cut = false
+		w.run(3 * time.Second)
+	}
+	if w.home("inference/0") == on {
+		t.Errorf("it is still on %s, which comes and goes", on)
+	}
+}

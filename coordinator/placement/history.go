@@ -17,10 +17,23 @@ func (m *Machine) record(kind, agent, replica, format string, args ...any) {
 	if !m.leading {
 		return // whoever decides tells
 	}
-	e := messages.Event{Time: m.now, Term: m.term, Kind: kind, Agent: agent, ID: replica, Reason: fmt.Sprintf(format, args...)}
-	if task, _, err := messages.ParseReplica(replica); err == nil {
-		e.Task = task
+	task, _, err := messages.ParseReplica(replica)
+	if err != nil {
+		task = ""
 	}
+	m.tell(messages.Event{Kind: kind, Task: task, Agent: agent, ID: replica, Reason: fmt.Sprintf(format, args...)})
+}
+
+// recordTask notes a decision about a task as a whole.
+func (m *Machine) recordTask(kind, task, format string, args ...any) {
+	if m.leading {
+		m.tell(messages.Event{Kind: kind, Task: task, Reason: fmt.Sprintf(format, args...)})
+	}
+}
+
+func (m *Machine) tell(e messages.Event) {
+	e.Time, e.Term = m.now, m.term
+	agent, replica := e.Agent, e.ID
 	m.records = append(m.records, Record{e})
 	for _, id := range []string{agent, replica} {
 		if id == "" || m.agents[id] == nil && m.replicas[id] == nil {

@@ -20,7 +20,10 @@ type Machine struct {
 	drains    map[string]string // agent → reason
 	haveTasks bool
 	linkUp    bool
-	linkSince time.Time // since when silence means something; see blind
+	linkSince time.Time // since when silence means something; see judge
+	linkHeard time.Time // when it answered last
+	linkTells bool      // the shell tells when it answers
+	unproven  bool      // somebody would be lost, had the link answered since
 	holdUntil time.Time // mass loss is suspected until then
 	tremor    bool      // most of the fleet comes and goes; see flap.go
 	meter     alloc.Meter
@@ -30,6 +33,7 @@ type Machine struct {
 	listening bool      // it does so now
 	listenTo  time.Time // elected with nothing saved: until then it hears what agents serve first
 	term      messages.Term
+	outrank   messages.Term // the newest that an agent had a document of, and that we were asked to yield to
 	replicas  map[string]*replica
 	docs      map[string]*document
 	rollouts  map[string]*rollout // tasks whose new version is on its way
@@ -144,7 +148,7 @@ func (m *Machine) fold(ev Event) {
 	case ConnClosed:
 		if a := m.agents[ev.Agent]; a != nil && a.inc == ev.Inc {
 			m.suspect(a, "its connection was closed")
-			m.flap(a)
+			a.closed = true
 		}
 	case Unreached:
 		if a := m.agents[ev.Agent]; a != nil && a.inc == ev.Inc {
@@ -157,9 +161,7 @@ func (m *Machine) fold(ev Event) {
 	case Ack:
 		m.ack(&ev.PlacementAck)
 	case SendFailed:
-		if a := m.agents[ev.Agent]; a != nil && ev.NoResponders && ev.Term == m.term {
-			m.suspect(a, "nobody listens on its placement subject")
-		}
+		m.sendFailed(ev)
 	case Saved:
 		m.saved(ev)
 	case SaveFailed:
@@ -175,12 +177,17 @@ func (m *Machine) fold(ev Event) {
 	case Elected:
 		m.elected(ev.Term)
 	case Deposed:
-		m.leading = false
+		m.leading, m.linkTells = false, false // it may be only a leader's lease that told
 		m.forget()
 	case LinkUp:
 		if !m.linkUp {
 			m.linkUp, m.linkSince = true, m.now
 			m.need("the link is back")
+		}
+	case LinkHeard:
+		m.linkHeard, m.linkTells = m.now, true
+		if m.unproven {
+			m.judge()
 		}
 	case LinkDown:
 		m.linkUp = false

@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -67,5 +68,42 @@ func TestPreferenceAndMovePrice(t *testing.T) {
 		if got := w.home("inference/0"); got != want {
 			t.Errorf("it is on %s, want %s", got, want)
 		}
+	}
+}
+
+// A replica that became too slow is looked for a better place for; where there is none it
+// goes on, says why, and is well again when it is fast again.
+func TestSlowReplicaGoesOn(t *testing.T) {
+	w := newWorld(t, 1)
+	w.step(LinkUp{})
+	w.desired.Settings.Mode = messages.Adaptive
+	a := w.add(environment("edge-0", messages.Edge, 100, 100, 10))
+	task := inference()
+	task.Limit = 200
+	w.desire(task)
+	w.elect()
+	w.run(15 * time.Second)
+	a.takes = 400
+	for range 600 {
+		w.run(100 * time.Millisecond)
+		if s := w.served("inference"); s[0] != 1 {
+			t.Fatalf("%v: it does not serve: %s", w.now.Sub(begin), w.m.replicas["inference/0"].why)
+		}
+	}
+	r := w.m.replicas["inference/0"]
+	if !r.waiting || !strings.Contains(r.why, "is over its limit of 200 ms") {
+		t.Errorf("waiting %v: %s", r.waiting, r.why)
+	}
+	a.takes = 5
+	w.run(5 * time.Minute)
+	if r.waiting || w.moves != 0 {
+		t.Errorf("it is fast again, and waits %v after %d moves: %s", r.waiting, w.moves, r.why)
+	}
+	a.takes = 400
+	w.run(10 * time.Second)
+	w.add(environment("edge-1", messages.Edge, 100, 100, 12)).takes = 5
+	w.run(10 * time.Second)
+	if on := w.home("inference/0"); on != "edge-1" {
+		t.Errorf("it is on %s: %s", on, r.why)
 	}
 }

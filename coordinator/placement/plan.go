@@ -51,6 +51,7 @@ func (m *Machine) task(name string) (messages.Task, bool) {
 func (m *Machine) replan() {
 	why := m.planWhy
 	defer func() { m.planWhy = "" }() // what this plan itself frees is not there yet
+	m.prove()
 	m.want()
 	m.adoptReported()
 	if m.listens() {
@@ -59,10 +60,13 @@ func (m *Machine) replan() {
 	free := m.settle()
 	waiting := m.placeFree(free, why)
 	blocked := m.advance()
+	waiting = slices.DeleteFunc(waiting, func(r *replica) bool { return !r.waiting }) // an update found them a place
 	defer func() {
 		for _, r := range blocked {
 			if r.home != nil && r.next == nil {
 				r.spec.Task = r.home.task
+			} else if ro := m.rollouts[r.spec.Task.Name]; r.home == nil && ro != nil {
+				r.spec.Task = carried(ro.from, r.spec.Task)
 			}
 		}
 	}()
@@ -119,7 +123,7 @@ func (m *Machine) settle() (free []*replica) {
 		if !r.wanted {
 			continue
 		}
-		if r.next != nil && !m.serves(r.next, r.spec.Task) {
+		if r.next != nil && !sameService(r.next.task, r.spec.Task) {
 			m.rollback(r, "another version of its task came meanwhile")
 		}
 		if r.next != nil && (m.mustLeave(r.next.agent) || m.forbidden(r, r.next.agent) != "") {
@@ -182,30 +186,6 @@ func (m *Machine) crowded(r *replica) bool {
 	return false
 }
 
-// forbidden says why the task itself does not admit a, whatever the room; "" if it does.
-func (m *Machine) forbidden(r *replica, a *agent) string {
-	t, e := r.spec.Task, a.env
-	switch {
-	case r.spec.Pin != "" && r.spec.Pin != a.id:
-		return "it is pinned to " + r.spec.Pin
-	case r.spec.Site != "" && r.spec.Site != e.Site, len(t.Sites) > 0 && !slices.Contains(t.Sites, e.Site):
-		return "site " + e.Site + " is not for it"
-	case len(t.Tiers) > 0 && !slices.Contains(t.Tiers, e.Tier):
-		return "tier " + string(e.Tier) + " is not for it"
-	case !e.Serves(t.HandlerName()):
-		return "the agent has no handler " + t.HandlerName()
-	}
-	for _, k := range sorted(t.Labels) {
-		if v, ok := e.Labels[k]; !ok || v != t.Labels[k] {
-			return "the environment has no label " + k + "=" + t.Labels[k]
-		}
-	}
-	if d := m.delay(t, e); t.Limit > 0 && !within(d, t.Limit) {
-		return fmt.Sprintf("a delay of %.4g ms is over its limit of %.4g ms", d, t.Limit)
-	}
-	return ""
-}
-
 // leaveWhy says why r is to find a place.
 func (m *Machine) leaveWhy(r *replica, cause string) string {
 	h := r.home
@@ -217,6 +197,9 @@ func (m *Machine) leaveWhy(r *replica, cause string) string {
 	}
 	if why := m.closed(h.agent); why != "" {
 		return "agent " + h.agent.id + " is " + why
+	}
+	if h.late {
+		return m.lateWhy(h)
 	}
 	if h.state == messages.ReplicaFailed || h.state == messages.ReplicaStopped {
 		return r.why
@@ -260,8 +243,8 @@ func (m *Machine) placeFree(free []*replica, cause string) (waiting []*replica) 
 }
 
 // wait follows that r must go and nothing can take it. A home that lives goes on: a
-// drain or a failure of the machine beside is no reason to take a service down. But
-// what the task forbids ends, and so does what no other environment may ever serve on
+// drain or a failure of the machine beside is no reason to take a service down, nor is
+// what was measured. But what the task forbids ends, and so does what no other environment may ever serve on
 // an agent that leaves: it would never be empty.
 func (m *Machine) wait(r *replica, leave, text string) {
 	why := text
@@ -270,8 +253,7 @@ func (m *Machine) wait(r *replica, leave, text string) {
 		if m.failing(r) { // its agent goes on trying
 			r.retryAt = m.now.Add(m.calm.FailBackoffMax)
 		}
-		forbidden := m.forbidden(r, h.agent)
-		if forbidden != "" || r.spec.Pin == h.agent.id && m.leaves(h.agent) {
+		if m.ends(r, h.agent) != "" || r.spec.Pin == h.agent.id && m.leaves(h.agent) {
 			m.retire(h, leave)
 		}
 	}
@@ -300,22 +282,6 @@ func (m *Machine) lowerClaims(plan alloc.Plan) (lowered bool) {
 		}
 	}
 	return lowered
-}
-
-// admits reports whether r may be put on a now. The plan knows most of it; this is what
-// keeps the promise.
-func (m *Machine) admits(r *replica, a *agent) bool {
-	if a == nil || m.closed(a) != "" || a.hosted[r.id] != nil {
-		return false
-	}
-	if !r.spec.Task.Colocate {
-		for _, h := range a.hosted {
-			if h.task.Name == r.spec.Task.Name && !h.drain {
-				return false
-			}
-		}
-	}
-	return m.fits(a, m.used(a), r.claimed(r.spec.Task.Demand))
 }
 
 // solveEvery is how long there is between two full solves, for each replica that may

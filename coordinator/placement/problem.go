@@ -20,6 +20,11 @@ import (
 // count. With movers it is of the time after all that: else room that is about to come
 // free would look taken, and others would be moved for it.
 func (m *Machine) problem(free []*replica, movers *movers) alloc.Problem {
+	return m.stated(free, movers, true)
+}
+
+// stated is problem; apart says that the free ones are to find other places than they have.
+func (m *Machine) stated(free []*replica, movers *movers, apart bool) alloc.Problem {
 	p := alloc.Problem{Settings: m.settings, Current: make(map[string]string), MovePrice: m.movePrice()}
 	p.Settings.V = 0
 	if m.settings.Mode == messages.Adaptive {
@@ -27,13 +32,17 @@ func (m *Machine) problem(free []*replica, movers *movers) alloc.Problem {
 	}
 	tasks := make(map[string]bool) // that need to know where their siblings are
 	exclude := make(map[string][]string)
+	own := make(map[*replica]bool) // where it is itself keeps nobody apart
 	stated := make(map[string]bool)
 	for _, r := range free {
-		stated[r.id] = true
+		stated[r.id], own[r] = true, true
 		tasks[r.spec.Task.Name] = true
 		out := m.excluded(r)
 		if movers == nil {
 			out = append(out, m.keptFrom(r)...)
+		}
+		if h := r.home; apart && h != nil && m.closed(h.agent) == "" && m.forbidden(r, h.agent) == "" {
+			out = append(out, h.agent.id) // else there is a reason of its own
 		}
 		exclude[r.id] = out
 		p.Replicas = append(p.Replicas, m.variable(r, r.spec.Pin, 2*r.spec.Task.Priority))
@@ -63,9 +72,9 @@ func (m *Machine) problem(free []*replica, movers *movers) alloc.Problem {
 			if e.Billing == messages.Whole {
 				e.Billing, e.Price = messages.Share, 0 // it is paid for already
 			}
-			if !h.drain && !h.task.Colocate && tasks[h.task.Name] {
+			if !h.drain && !h.task.Colocate && tasks[h.task.Name] && !own[h.replica] {
 				s := sibling(h)
-				for stated[s.ID] { // both sides of a move, or the place that r itself is to leave
+				for stated[s.ID] { // both sides of a move
 					s.ID += "@" + a.id
 				}
 				stated[s.ID] = true

@@ -44,6 +44,8 @@ type hosting struct {
 	seen    uint64        // the sequence of the last beat that spoke of it
 	rank    int
 	drain   bool
+	proved  bool // this version was ready here
+	late    bool // it was not, for Calm.LoadFor
 	state   messages.ReplicaState
 	status  messages.ReplicaStatus
 	since   time.Time
@@ -93,7 +95,7 @@ func (m *Machine) touch(h *hosting) {
 // place brings r to a. A home that serves goes on until the new one is ready; one that
 // does not is left at once.
 func (m *Machine) place(r *replica, a *agent, why string) {
-	r.why, r.waiting = why, false
+	r.why, r.waiting, r.blocked = why, false, false
 	m.begun++
 	if r.home.serves() {
 		r.next = m.host(r, a)
@@ -107,6 +109,7 @@ func (m *Machine) place(r *replica, a *agent, why string) {
 	}
 	r.home, r.since = m.host(r, a), m.now
 	r.fails, r.failedSince, r.readySince = 0, time.Time{}, time.Time{}
+	m.onItsWay(r)
 	if left != nil {
 		m.record("replica_moved", a.id, r.id, "from %s: %s", left.agent.id, why)
 		m.retire(left, why)
@@ -124,6 +127,7 @@ func (m *Machine) promote(r *replica, why string) {
 	if r.home.state == messages.ReplicaReady {
 		r.readySince = m.now
 	}
+	m.onItsWay(r)
 	m.touch(r.home)
 	if left != nil {
 		m.record("replica_moved", r.home.agent.id, r.id, "from %s: %s", left.agent.id, why)
@@ -233,6 +237,9 @@ func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st *message
 	if h.changed || !reached(term, rev, h.term, h.rev) {
 		return // said before it knew
 	}
+	if m.leading && m.term.Before(term) {
+		return // said of another's document; see outranked
+	}
 	r, before := h.replica, h.state
 	switch st.State {
 	case messages.ReplicaLoading, messages.ReplicaReady, messages.ReplicaFailed:
@@ -248,6 +255,9 @@ func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st *message
 		}
 	}
 	h.state, h.status = st.State, *st
+	if before == messages.ReplicaReady {
+		h.since = m.now // it is not any more, or nothing changed
+	}
 	if h.drain {
 		if st.State == messages.ReplicaStopped || st.State == messages.ReplicaFailed {
 			m.record("replica_stopped", h.agent.id, r.id, "it has finished what it had")
@@ -261,8 +271,10 @@ func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st *message
 	m.dirtyRoutes[h.task.Name] = true
 	switch st.State {
 	case messages.ReplicaReady:
-		if h == r.home && (r.waiting || before == messages.ReplicaFailed) {
-			r.waiting, r.why = false, "it serves again on "+h.agent.id
+		late := h.late
+		h.proved, h.late = true, false
+		if h == r.home && (r.waiting || late || before == messages.ReplicaFailed) {
+			r.waiting, r.blocked, r.why = false, false, "it serves again on "+h.agent.id
 		}
 		m.record("replica_ready", h.agent.id, r.id, "%s", r.why)
 		if h == r.next {
@@ -270,12 +282,18 @@ func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st *message
 		} else {
 			r.readySince, r.failedSince = m.now, time.Time{}
 		}
+		switch ro := m.rollouts[h.task.Name]; {
+		case r.updating:
+			m.review(m.now.Add(m.calm.Soak))
+		case ro != nil && !ro.held(m.now):
+			m.need("replica " + r.id + " is ready for the update of its task")
+		}
 	case messages.ReplicaFailed:
 		m.failed(h, st.Reason)
 	case messages.ReplicaStopped:
 		// Nobody told it to: it opens again for a changed task, its agent leaves, or it is a
 		// kind of failure.
-		if m.closed(h.agent) == "" && (before == messages.ReplicaDraining || r.updating) {
+		if m.closed(h.agent) == "" && (before == messages.ReplicaDraining || r.updating && before != messages.ReplicaReady) {
 			h.state = messages.ReplicaPending
 		} else if m.closed(h.agent) == "" {
 			h.state = messages.ReplicaFailed

@@ -17,7 +17,12 @@ import (
 //     and takes over when it is ready there. Where no other has room, or it is pinned, the
 //     old version stops first, if the task allows that (messages.Interrupt); else the
 //     replica waits with that reason and goes on serving the old version.
-//   - At most one replica in ten, one at least, is on its way at a time.
+//   - At most one replica in ten, one at least, is on its way at a time: until its new
+//     version has been ready for Calm.Soak. What fails by then failed the update.
+//   - What must be placed anew meanwhile gets the old version, if that ever served, until
+//     one replica has served the new one for Calm.Soak: no death of a machine is to give an
+//     unproven version to what served well. If the old one has no place any more, the new
+//     one may look for one.
 //   - A replica whose new version fails goes back to the old one at once. The rollout goes on
 //     after a back-off; after Calm.FailLimit failures it stops for good, and what must be
 //     placed anew gets the old version. Whoever serves the new version well keeps it: to go
@@ -26,6 +31,8 @@ import (
 // After an election nothing is known of failures, and the new leader tries again.
 type rollout struct {
 	from   messages.Task // what served before, to go back to
+	good   bool          // it has served
+	proven bool          // the new one has, for Calm.Soak
 	fails  int
 	until  time.Time // it rests until then
 	paused string    // why it goes on no more; "" while it does
@@ -36,6 +43,9 @@ const rolloutShare = 10
 
 func (ro *rollout) held(now time.Time) bool { return ro.paused != "" || now.Before(ro.until) }
 
+// prefersOld reports whether what needs a place gets the version before.
+func (ro *rollout) prefersOld(now time.Time) bool { return ro.held(now) || ro.good && !ro.proven }
+
 func sameService(a, b messages.Task) bool { return reflect.DeepEqual(a.Service(), b.Service()) }
 
 // newVersions begins a rollout of every task whose service changes.
@@ -45,25 +55,70 @@ func (m *Machine) newVersions(tasks []messages.Task) {
 		if !ok || sameService(old, t) {
 			continue
 		}
-		from := old
-		if ro := m.rollouts[t.Name]; ro != nil && !sameService(ro.from, t) {
-			from = ro.from // the version before is not proven
+		next := &rollout{from: old}
+		if ro := m.rollouts[t.Name]; ro != nil { // the version before is not proven
+			next.from, next.good = ro.from, ro.good
+			if sameService(ro.from, t) {
+				next.from = t // it goes back, and from there no further
+			}
 		}
-		m.rollouts[t.Name] = &rollout{from: from}
+		m.rollouts[t.Name] = next
 		m.forgive(t.Name)
-		m.record("update_begun", "", "", "task %s: revision %d follows %d", t.Name, t.Revision, from.Revision)
+		m.recordTask("update_begun", t.Name, "task %s: revision %d follows %d", t.Name, t.Revision, old.Revision)
 	}
+}
+
+// prove looks which versions have served: those before, and the new ones for long enough.
+func (m *Machine) prove() {
+	for _, name := range sorted(m.rollouts) {
+		ro := m.rollouts[name]
+		newest, ok := m.task(name)
+		if !ok {
+			continue
+		}
+		for _, r := range m.ofTask(name) {
+			h := r.home
+			if h == nil {
+				continue
+			}
+			ro.good = ro.good || h.proved && sameService(h.task, ro.from)
+			ro.proven = ro.proven || h.serves() && m.serves(h, newest) && !m.soaks(r)
+		}
+	}
+}
+
+// soaks reports whether r has been ready for too short a time to count.
+func (m *Machine) soaks(r *replica) bool {
+	return !r.readySince.IsZero() && m.now.Sub(r.readySince) < m.calm.Soak
+}
+
+// onItsWay notes whether the home of r is to prove a version that its task did not have
+// before.
+func (m *Machine) onItsWay(r *replica) {
+	ro := m.rollouts[r.home.task.Name]
+	r.updating = ro != nil && !sameService(r.home.task, ro.from)
+}
+
+// carried is the version old as it is wanted while newest is on its way: what only the
+// planner reads is of the newest. The demand is not: what serves takes what it takes.
+func carried(old, newest messages.Task) messages.Task {
+	old.Replicas, old.Per, old.Priority, old.Robot, old.Colocate = newest.Replicas, newest.Per, newest.Priority, newest.Robot, newest.Colocate
+	old.Tiers, old.Sites, old.Labels = newest.Tiers, newest.Sites, newest.Labels
+	old.Limit, old.Cost, old.Deadline, old.Interrupt = newest.Limit, newest.Cost, newest.Deadline, newest.Interrupt
+	return old
 }
 
 // version is what r is to serve for now: the newest version, or, while that is on its
 // way to others or failed, the one that it has.
 func (m *Machine) version(r *replica, newest messages.Task) messages.Task {
-	ro := m.rollouts[newest.Name]
-	h := r.home
-	if h == nil {
-		if ro != nil && ro.held(m.now) {
-			return ro.from
-		}
+	ro, h := m.rollouts[newest.Name], r.home
+	if ro == nil && h != nil && !m.serves(h, newest) {
+		ro = m.resumeUpdate(h, newest)
+	}
+	if ro != nil && ro.prefersOld(m.now) && adrift(r) {
+		return carried(ro.from, newest)
+	}
+	if h == nil || ro == nil {
 		return newest
 	}
 	if m.serves(h, newest) {
@@ -73,18 +128,29 @@ func (m *Machine) version(r *replica, newest messages.Task) messages.Task {
 	if r.next != nil && m.serves(r.next, newest) {
 		return newest
 	}
-	if ro == nil { // its beginning was before the election
-		ro = &rollout{from: h.task}
-		m.rollouts[newest.Name] = ro
-	}
 	nothingToLose := h.state == messages.ReplicaFailed || h.state == messages.ReplicaStopped || h.agent.state == messages.AgentLost
 	if nothingToLose && !ro.held(m.now) {
 		return newest
 	}
-	return h.task
+	return carried(h.task, newest)
 }
 
-// serves reports whether h was told the service of this version.
+// resumeUpdate goes on with an update that began before the election: h has the version
+// before. Of those that have the newest nobody knows for how long.
+func (m *Machine) resumeUpdate(h *hosting, newest messages.Task) *rollout {
+	ro := &rollout{from: h.task, good: h.proved}
+	m.rollouts[newest.Name] = ro
+	for _, r := range m.ofTask(newest.Name) {
+		if r.home != nil {
+			m.onItsWay(r)
+		}
+	}
+	return ro
+}
+
+// serves reports whether h was told the service of the newest version, and nothing else:
+// what it finds is kept for as long as that version is the newest. Two versions otherwise
+// are compared by sameService.
 func (m *Machine) serves(h *hosting, newest messages.Task) bool {
 	if h.gen == m.gen {
 		return true
@@ -112,29 +178,42 @@ func (m *Machine) advance() (blocked []*replica) {
 
 func (m *Machine) roll(ro *rollout, newest messages.Task) (blocked []*replica) {
 	var todo []*replica
-	wanted, busy, others := 0, 0, 0
+	wanted, busy, others, done := 0, 0, 0, 0
 	for _, r := range m.ofTask(newest.Name) {
 		if !r.wanted {
 			continue
 		}
 		wanted++
+		h := r.home
 		switch {
 		case r.next != nil && m.serves(r.next, newest):
 			busy++
 		case r.next != nil:
 			others++ // it moves; its turn comes after that
-		case r.home == nil:
-		case !m.serves(r.home, newest):
+		case adrift(r) && !ro.proven && r.waiting && !sameService(r.spec.Task, newest):
+			todo = append(todo, r) // the old version has no place any more
+		case h == nil, adrift(r) && !ro.proven:
+			others++ // nor has the new one; or what is lost is told when it loses nothing by it
+		case m.serves(h, newest) && h.agent.state == messages.AgentLost:
+		case !m.serves(h, newest) && ro.good && !ro.proven && (h.state == messages.ReplicaPending || h.state == messages.ReplicaLoading):
+			others++ // it was just placed with what is known to serve
+		case !m.serves(h, newest):
 			todo = append(todo, r)
-		case r.updating && !r.home.serves() && r.home.agent.state != messages.AgentLost:
+		case r.updating && !h.serves():
 			busy++
+		case r.updating && m.soaks(r):
+			busy++
+			m.review(r.readySince.Add(m.calm.Soak))
 		default:
 			r.updating = false
+			done++
 		}
 	}
-	if len(todo)+busy+others == 0 {
+	if len(todo)+busy+others == 0 && ro.paused == "" {
 		delete(m.rollouts, newest.Name)
-		m.record("update_done", "", "", "task %s: every replica serves revision %d", newest.Name, newest.Revision)
+		if done > 0 {
+			m.recordTask("update_done", newest.Name, "task %s: every replica serves revision %d", newest.Name, newest.Revision)
+		}
 		return nil
 	}
 	if ro.held(m.now) {
@@ -152,8 +231,8 @@ func (m *Machine) roll(ro *rollout, newest messages.Task) (blocked []*replica) {
 	m.moveUpdates(todo)
 	for _, r := range todo {
 		switch {
-		case r.next != nil:
-		case m.restart(r, newest):
+		case r.next != nil, r.home != nil && m.serves(r.home, newest):
+		case (!adrift(r) || r.home != nil && ro.proven) && m.restart(r, newest):
 		default:
 			blocked = append(blocked, r)
 		}
@@ -163,6 +242,9 @@ func (m *Machine) roll(ro *rollout, newest messages.Task) (blocked []*replica) {
 	}
 	return blocked
 }
+
+// adrift reports whether r has no home that lives.
+func adrift(r *replica) bool { return r.home == nil || r.home.agent.state == messages.AgentLost }
 
 func rankOf(r *replica) int {
 	if r.blocked {
@@ -183,7 +265,7 @@ func (m *Machine) reviewOnce(blocked []*replica) {
 
 // moveUpdates brings the new version to another environment, where one has room.
 func (m *Machine) moveUpdates(todo []*replica) {
-	movable := slices.DeleteFunc(slices.Clone(todo), func(r *replica) bool { return r.spec.Pin != "" || !r.home.serves() })
+	movable := slices.DeleteFunc(slices.Clone(todo), func(r *replica) bool { return !adrift(r) && (r.spec.Pin != "" || !r.home.serves()) })
 	if len(movable) == 0 {
 		return
 	}
@@ -210,8 +292,8 @@ func (m *Machine) restart(r *replica, newest messages.Task) bool {
 	switch {
 	case !newest.Demand.Within(h.task.Demand) && !m.fits(h.agent, others, r.claimed(newest.Demand)):
 		why = "the new one has no room on " + h.agent.id + " even alone, and none elsewhere"
-	case m.forbidden(r, h.agent) != "":
-		why = "the new one cannot run on " + h.agent.id + " (" + m.forbidden(r, h.agent) + "), and has no room elsewhere"
+	case m.ends(r, h.agent) != "":
+		why = "the new one cannot run on " + h.agent.id + " (" + m.ends(r, h.agent) + "), and has no room elsewhere"
 	case h.serves() && !interruptible(r):
 		why = "old and new do not both fit, and the task may not pause; `interrupt: allow` lets it"
 	}
@@ -219,10 +301,11 @@ func (m *Machine) restart(r *replica, newest messages.Task) bool {
 		m.waits(r, "it serves an older version of its task: "+why)
 		return false
 	}
-	r.updating, r.blocked, r.waiting = true, false, false
+	r.blocked, r.waiting = false, false
 	r.why = fmt.Sprintf("new version of the task, revision %d, on the same environment: the old one stops first", newest.Revision)
 	m.reopen(h, newest)
 	m.record("replica_updated", h.agent.id, r.id, "%s", r.why)
+	r.updating = true
 	return true
 }
 
@@ -244,9 +327,10 @@ func (m *Machine) reopen(h *hosting, t messages.Task) {
 		h.before = h.before.Max(h.task.Demand)
 	}
 	h.task, h.work, h.gen, h.since = t, t.WorkGFLOP(), 0, m.now
-	h.changed, h.adopted, h.reopens = true, false, h.state == messages.ReplicaReady
+	h.changed, h.adopted, h.proved, h.late, h.reopens = true, false, false, false, h.state == messages.ReplicaReady
 	h.state, h.status.State = messages.ReplicaPending, messages.ReplicaPending
 	h.replica.readySince, h.replica.failedSince = time.Time{}, time.Time{}
+	m.onItsWay(h.replica)
 	m.touch(h)
 }
 
@@ -262,11 +346,15 @@ func (m *Machine) updateFailed(r *replica, why string) {
 	agent := ""
 	if h := r.home; h != nil && !sameService(h.task, ro.from) {
 		agent = h.agent.id
-		if ro.from.Demand.Within(h.task.Demand) || m.fits(h.agent, m.used(h.agent).Sub(h.need()), r.claimed(ro.from.Demand)) {
-			r.spec.Task = ro.from
+		back := ro.from
+		if newest, ok := m.task(back.Name); ok {
+			back = carried(back, newest)
+		}
+		if back.Demand.Within(h.task.Demand) || m.fits(h.agent, m.used(h.agent).Sub(h.need()), r.claimed(back.Demand)) {
+			r.spec.Task = back
 			r.why = "back to the version before: the new one failed: " + why
 			r.fails = 0
-			m.reopen(h, ro.from)
+			m.reopen(h, back)
 		}
 	}
 	m.record("update_failed", agent, r.id, "%s", why)

@@ -45,14 +45,14 @@ func TestRollingUpdate(t *testing.T) {
 	w := newWorld(t, 1)
 	edges(w, 4)
 	w.desire(version(2))
-	for range 200 {
+	for range 1000 {
 		w.run(50 * time.Millisecond)
 		if s := w.served("inference"); s[1]+s[2] < 3 {
 			t.Fatalf("%v: only %v serve", w.now.Sub(begin), s)
 		}
 		moving := 0
 		for _, r := range w.m.replicas {
-			if r.next != nil {
+			if r.next != nil || r.updating {
 				moving++
 			}
 		}
@@ -149,7 +149,7 @@ func TestUpdateWithoutRoomForBoth(t *testing.T) {
 			w.elect()
 			w.run(15 * time.Second)
 			w.desire(task(2))
-			w.run(5 * time.Second)
+			w.run(15 * time.Second)
 			r := w.m.replicas["inference/0"]
 			if s := w.served("inference"); c.goes && s[2] != 1 || !c.goes && s[1] != 1 {
 				t.Fatalf("%v serve: %s", s, r.why)
@@ -209,7 +209,7 @@ func TestUpdateGoesOnAfterAnElection(t *testing.T) {
 	}
 	w.step(w.desired)
 	w.elect()
-	for range 200 {
+	for range 1000 {
 		w.run(50 * time.Millisecond)
 		if s := w.served("inference"); s[1]+s[2] < 3 {
 			t.Fatalf("%v: only %v serve", w.now.Sub(begin), s)

@@ -37,6 +37,9 @@ func (m *Machine) replicaInfo(r *replica) messages.ReplicaInfo {
 	if h != nil {
 		info.Agent, info.Tier, info.State, info.Status = h.agent.id, h.agent.env.Tier, h.state, h.status
 		info.Delay = alloc.Delay(h.task, h.agent.env)
+		if h.state != messages.ReplicaReady {
+			info.Reason += m.unanswered(h.agent)
+		}
 	}
 	if r.next != nil {
 		info.To = r.next.agent.id

@@ -20,10 +20,11 @@ type agent struct {
 	deaf    map[*coordinator]bool // coordinators that a split of the servers keeps its beats from
 	foreign messages.Resources
 	dataAge float64
-	load    time.Duration // that a replica takes to get ready
-	service time.Duration // that a request takes
-	fails   map[string]bool
-	rate    map[string]float64 // requests per second, by replica
+	load    time.Duration            // that a replica takes to get ready
+	service time.Duration            // that a request takes
+	fails   map[string]bool          // by handler: it never gets ready
+	crash   map[string]time.Duration // by handler: it fails so long after it got ready, each time
+	rate    map[string]float64       // requests per second, by replica
 }
 
 // process is one life of an agent: an incarnation.
@@ -52,7 +53,7 @@ type running struct {
 
 func (w *world) addAgent(env messages.Environment) *agent {
 	a := &agent{w: w, id: env.ID, env: env.Normal(), node: node{name: env.ID}, deaf: make(map[*coordinator]bool),
-		load: 300 * time.Millisecond, service: 50 * time.Millisecond, fails: make(map[string]bool), rate: make(map[string]float64)}
+		load: 300 * time.Millisecond, service: 50 * time.Millisecond, fails: make(map[string]bool), crash: make(map[string]time.Duration), rate: make(map[string]float64)}
 	w.byID[a.id] = a
 	i, _ := slices.BinarySearchFunc(w.agents, a.id, func(a *agent, id string) int {
 		if a.id < id {

@@ -30,6 +30,9 @@ func (w *world) chaos(steps int) {
 	for i := range 2 + w.rng.IntN(8) {
 		w.addAgent(env(fmt.Sprint("robot-", i), messages.Robot, 10, 100, 1))
 	}
+	for _, a := range w.agents {
+		a.crash["shaky"] = 3 * time.Second
+	}
 	w.addClient(200 * time.Millisecond)
 	w.desire(w.anyTasks()...)
 	w.run(5 * time.Second)
@@ -66,6 +69,9 @@ func (w *world) anyTasks() []messages.Task {
 		{Name: "grip", Class: messages.Action, Demand: messages.Resources{Compute: 2}, Per: messages.PerRobot, Limit: 20, Priority: 5, Concurrency: 1 + w.rng.IntN(2)},
 		{Name: "look", Class: messages.Inference, Demand: messages.Resources{Compute: float64(20 + w.rng.IntN(60))}, Limit: 40, Colocate: true,
 			Replicas: 2, Priority: w.rng.IntN(3), Interrupt: interrupt()},
+	}
+	if look := &all[len(all)-1]; look.Demand.Compute >= 65 { // one version in four gets ready and crashes
+		look.Handler = "shaky"
 	}
 	return slices.DeleteFunc(all, func(messages.Task) bool { return w.rng.IntN(6) == 0 })
 }
@@ -162,6 +168,7 @@ func (w *world) peace() {
 	for _, a := range w.agents {
 		a.node.cut, a.dataAge, a.foreign = false, 0, messages.Resources{}
 		clear(a.fails)
+		clear(a.crash)
 		clear(a.rate)
 		if p := a.alive(); p == nil || p.draining || len(a.procs) > 1 {
 			a.killAll(false)
@@ -195,6 +202,9 @@ func (w *world) unrest() string {
 			return fmt.Sprintf("%s has not confirmed revision %d", a.id, info.Rev)
 		}
 		for _, r := range doc.value.Replicas {
+			if why := w.outdated(c, r.Task); why != "" {
+				return fmt.Sprintf("%s on %s %s", r.ID, a.id, why)
+			}
 			if run := p.reps[r.ID]; r.Drain || run == nil || run.state != messages.ReplicaReady || run.stopping {
 				return fmt.Sprintf("%s on %s is not ready", r.ID, a.id)
 			}
@@ -218,4 +228,21 @@ func (w *world) unrest() string {
 		return "the routes that are stored are not the plan"
 	}
 	return ""
+}
+
+// outdated says what is wrong with the version of a task that an agent is told to serve,
+// "" if it is what is desired, or if clients are told why it cannot be.
+func (w *world) outdated(c *coordinator, has messages.Task) string {
+	i := slices.IndexFunc(w.server.desired.Tasks, func(t messages.Task) bool { return t.Name == has.Name })
+	if i < 0 {
+		return "is of a task that nobody wants"
+	}
+	if reflect.DeepEqual(has, w.server.desired.Tasks[i]) {
+		return ""
+	}
+	routes := c.m.Routes()
+	if route, ok := routes.Find(has.Name); ok && route.Waiting != "" {
+		return ""
+	}
+	return fmt.Sprintf("has revision %d, desired is %d, and nobody says why", has.Revision, w.server.desired.Tasks[i].Revision)
 }

@@ -169,6 +169,11 @@ func (c *coordinator) step(ev placement.Event) {
 		c.perform(e)
 	}
 	c.w.ledger.stepped(c, ev, effects)
+	for _, e := range effects {
+		if down, ok := e.(placement.StepDown); ok && c.mayAct() {
+			c.depose(down.Reason)
+		}
+	}
 }
 
 func (c *coordinator) mayAct() bool {

@@ -19,6 +19,7 @@ type faults struct {
 	servesOn      bool           // replicas take requests while they stop
 	lateRoutes    time.Duration  // broadcasts are held back
 	deafToLinks   bool           // coordinators do not hear of their own link
+	oldTasks      bool           // coordinators are told of the first tasks for ever
 	noise         float64        // what agents report of their load is wrong by this part
 	perfectClocks bool           // no skew
 }

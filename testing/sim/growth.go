@@ -68,18 +68,21 @@ func (w *world) load(sites int) {
 }
 
 // update gives the inference a new version under requests. A good one reaches every
-// replica; a bad one is given up, and the old one goes on.
+// replica; one that never gets ready, or crashes when it serves, is given up, and the old
+// one goes on.
 func (w *world) update(int) {
 	w.site(6, 1+w.rng.IntN(2))
 	cl := w.addClient(20 * time.Millisecond)
 	w.run(10 * time.Second)
 	tasks := w.siteTasks(6)
-	bad := w.rng.IntN(2) == 0
+	kind := w.rng.IntN(4)
+	bad := kind >= 2
 	tasks[0].Concurrency = 4
 	if bad {
 		tasks[0].Handler = "broken"
 		for _, a := range w.agents {
-			a.fails["broken"] = true
+			a.fails["broken"] = kind == 2
+			a.crash["broken"] = 3 * time.Second
 		}
 	}
 	w.note("a new version of detect; bad: %v", bad)

@@ -85,6 +85,9 @@ func (c *coordinator) renew() {
 			case !c.in(reign):
 			case ok:
 				c.leaseRev, c.proven = rev, before
+				if !c.w.faults.deafToLinks {
+					c.step(placement.LinkHeard{})
+				}
 				c.later(leaseTTL/10, c.renew)
 			case unheard:
 				c.leaseRev = max(c.leaseRev, rev)

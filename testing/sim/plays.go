@@ -87,6 +87,12 @@ func (w *world) desire(tasks ...messages.Task) {
 // tell delivers the desired state to all coordinators.
 func (w *world) tell() {
 	d := w.server.desired
+	if w.faults.oldTasks {
+		if w.first == nil {
+			w.first = d.Tasks
+		}
+		d.Tasks = w.first
+	}
 	d.Tasks, d.Drains = slices.Clone(d.Tasks), slices.Clone(d.Drains)
 	for _, c := range w.coords {
 		c.watch(d)

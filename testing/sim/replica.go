@@ -98,17 +98,31 @@ func (p *process) loaded(r *running) {
 	if p.reps[r.placed.ID] != r || r.stopping || r.state == messages.ReplicaReady {
 		return
 	}
-	r.state = messages.ReplicaReady
 	if p.a.fails[r.placed.Task.HandlerName()] {
-		r.state = messages.ReplicaFailed
-		p.later(time.Second, func() { // its own back-off
-			if r.state == messages.ReplicaFailed && !r.stopping {
-				r.state = messages.ReplicaLoading
-				p.beat()
-				p.later(p.a.load, func() { p.loaded(r) })
+		p.failed(r)
+		return
+	}
+	r.state = messages.ReplicaReady
+	if after := p.a.crash[r.placed.Task.HandlerName()]; after > 0 {
+		p.later(after, func() {
+			if p.reps[r.placed.ID] == r && r.state == messages.ReplicaReady && !r.stopping {
+				p.failed(r)
 			}
 		})
 	}
+	p.beat()
+}
+
+// failed follows a failure: the process tries again.
+func (p *process) failed(r *running) {
+	r.state = messages.ReplicaFailed
+	p.later(time.Second, func() { // its own back-off
+		if r.state == messages.ReplicaFailed && !r.stopping {
+			r.state = messages.ReplicaLoading
+			p.beat()
+			p.later(p.a.load, func() { p.loaded(r) })
+		}
+	})
 	p.beat()
 }
 

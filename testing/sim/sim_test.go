@@ -107,6 +107,8 @@ func TestPlantedFaults(t *testing.T) {
 		{"moves are bounded", "calm", "moves in one minute", faults{calm: restless, noise: 0.9}, 3},
 		{"nothing moves when the load stands still", "calm", "the load has not changed", faults{calm: budgeted, noise: 0.5}, 3},
 		{"a flapping agent takes nothing down", "flap", "flap: ", faults{calm: placement.Calm{FlapLimit: math.MaxInt}}, 5},
+		{"what runs is what is desired", "chaos", "and nobody says why", faults{oldTasks: true}, 5},
+		{"a version that crashes is given up", "update", "were lost while a task was updated", faults{calm: placement.Calm{Soak: time.Millisecond}}, 20},
 		{"a blind coordinator evicts nobody", "blind", "eviction: ", faults{deafToLinks: true}, 5},
 	} {
 		t.Run(f.invariant, func(t *testing.T) {

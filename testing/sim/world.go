@@ -28,6 +28,7 @@ type world struct {
 	loss, dupes float64       // of messages that nobody repeats
 	saveLoss    float64       // of what is asked of the server
 
+	first   []messages.Task // that were desired; see faults.oldTasks
 	server  *server
 	coords  []*coordinator
 	agents  []*agent // in the order of their ids
