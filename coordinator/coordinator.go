@@ -314,6 +314,7 @@ func (c *Coordinator) watchLink(ctx context.Context) {
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	up := c.nc.IsConnected()
+	var told time.Time // the last answer that the Machine was told of
 	c.link.heard(time.Now())
 	if up {
 		c.feed(ctx, placement.LinkUp{})
@@ -332,6 +333,11 @@ func (c *Coordinator) watchLink(ctx context.Context) {
 				}
 			}
 			if (s == nats.CONNECTED) == up {
+				// Once a second is enough: beats come no more often.
+				if last := c.link.last(); up && now.Sub(last) < 2*lookEvery && last.Sub(told) >= time.Second {
+					told = last
+					c.feed(ctx, placement.LinkHeard{})
+				}
 				continue
 			}
 		case next, ok := <-changes:

@@ -145,6 +145,10 @@ func (p *performer) do(ctx context.Context, e any) {
 		}
 		p.last = data
 		p.publish(messages.Subject{Kind: messages.KindRoutes, Fleet: p.c.cfg.Fleet, Site: messages.FleetSite}, data)
+	case placement.StepDown:
+		// An agent may lie, and one word of it must not end a reign; a person has to look.
+		p.c.log.Error("an agent has a document of a newer term than ours: the lease bucket was lost and made again by a server whose clock is behind, or the agent is not what it says; restart it, or set the clock and delete the lease bucket",
+			"its term", e.Term, "our term", r.term, "why", e.Reason)
 	case placement.Record:
 		p.record(e.Event)
 	case placement.DropConsumer:

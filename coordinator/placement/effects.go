@@ -39,9 +39,8 @@ type (
 		Class      messages.Class
 	}
 	// StepDown: an agent has a document of that term, which is newer than the one we lead
-	// under. The shell looks whether that can be (its lease may have been lost and made
-	// anew), gives the lead up, and comes back under a term above it. Asked for once for
-	// each term; the agent may lie.
+	// under: the lease may have been lost and made anew by a server whose clock is behind.
+	// Asked for once for each term. The agent may lie, so the shell tells people and goes on.
 	StepDown struct {
 		Term   messages.Term
 		Reason string
