@@ -11,13 +11,15 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 # How long `make fuzz` runs each fuzz test.
 FUZZTIME ?= 10s
+# Disturbances in one play of `make sim`.
+STEPS ?= 60
 # The linter's version is pinned: a new one may find new faults, and that is a change of its own.
 LINT_VERSION := v2.15.0
 LINT := .bin/golangci-lint-$(LINT_VERSION)
 # What npm leaves when it has installed the packages of the lock file.
 NODE_MODULES := testing/node/node_modules/.package-lock.json
 
-.PHONY: help build demo test race fuzz bench chaos archtest lint check deps dist clean
+.PHONY: help build demo test race fuzz bench chaos sim archtest lint check deps dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,11 +30,14 @@ build: ## build bin/fleetbus
 demo: build ## a fleet of real processes, faults included, under a minute; exits 1 if a request was lost or done twice
 	bin/fleetbus demo
 
+# The tests with many processes come last and alone: their deadlines are those of robots.
 test: $(NODE_MODULES) ## all tests
-	$(GO) test -timeout 5m ./...
+	$(GO) test -timeout 5m $$($(GO) list ./... | grep -v /testing/e2e)
+	$(GO) test -timeout 10m ./testing/e2e
 
 race: $(NODE_MODULES) ## all tests with the race detector
-	$(GO) test -race -timeout 5m ./...
+	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /testing/e2e)
+	$(GO) test -race -timeout 10m ./testing/e2e
 
 fuzz: ## every fuzz test for FUZZTIME (10s)
 	.ci/fuzz $(FUZZTIME)
@@ -40,8 +45,11 @@ fuzz: ## every fuzz test for FUZZTIME (10s)
 bench: ## the Go benchmarks of all packages that have one
 	$(GO) test -run '^$$' -bench . -benchmem $$(grep -rl --include='*_test.go' --exclude-dir=node_modules '^func Benchmark' . | xargs -n 1 dirname | sort -u)
 
-chaos: build ## the end-to-end tests that kill real processes, afresh and in detail
-	$(GO) test -count 1 -v -timeout 10m ./testing/e2e/...
+chaos: build ## the end-to-end tests that kill real processes, afresh, in detail and at full length
+	FLEETBUS_ROUNDS=10 FLEETBUS_ROBOTS=50 $(GO) test -count 1 -v -timeout 20m ./testing/e2e/...
+
+sim: ## fleets in virtual time against their invariants: 200 seeds, or SEED=n, with STEPS=60 disturbances each
+	$(GO) test -count 1 -timeout 10m ./testing/sim -run TestSeeds -sim.seeds 200 -sim.steps $(STEPS) $(if $(SEED),-v -sim.seed $(SEED))
 
 archtest: ## the shape of the module: imports, pure packages, file sizes
 	$(GO) test -count 1 ./testing/archtest

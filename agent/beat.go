@@ -9,10 +9,13 @@ import (
 )
 
 // Heartbeats come every beatEvery, a tenth more or less, so that the beats of a fleet
-// that was started at once spread. A coordinator misses an agent after three.
+// that was started at once spread. A coordinator misses an agent after three, and after one
+// where there was evidence that it is gone: so one that could not be sent, because its
+// connection was down, is tried again after beatRetry, and is one tenth of a beat late.
 const (
 	beatEvery = time.Second
 	beatSplay = 0.1
+	beatRetry = beatEvery / 10
 )
 
 // beatNow asks for a heartbeat at once; what changes before it is sent rides along.
@@ -31,16 +34,25 @@ func (a *Agent) beats(ctx context.Context) {
 		case <-timer.C:
 		case <-a.beat:
 		}
-		a.sendBeat(subject, seq)
-		timer.Reset(time.Duration(float64(beatEvery) * (1 + beatSplay*(2*rand.Float64()-1))))
+		timer.Reset(nextBeat(a.sendBeat(subject, seq), rand.Float64()))
 	}
 }
 
-func (a *Agent) sendBeat(subject string, seq uint64) {
+// nextBeat is the time to the next beat after one that was sent, or not; r is random, from 0
+// to 1.
+func nextBeat(sent bool, r float64) time.Duration {
+	if !sent {
+		return beatRetry
+	}
+	return time.Duration(float64(beatEvery) * (1 + beatSplay*(2*r-1)))
+}
+
+// sendBeat reports whether the beat is on its way.
+func (a *Agent) sendBeat(subject string, seq uint64) bool {
 	// A client library may be set to buffer while there is no connection, and a beat
 	// that comes out of a buffer would be a lie.
 	if !a.beatConn.IsConnected() {
-		return
+		return false
 	}
 	data, err := messages.Encode(a.heartbeat(seq, time.Now()))
 	if err == nil {
@@ -49,6 +61,7 @@ func (a *Agent) sendBeat(subject string, seq uint64) {
 	if err != nil {
 		a.cfg.Logger.Debug("heartbeat not sent", "error", err)
 	}
+	return err == nil
 }
 
 func (a *Agent) heartbeat(seq uint64, now time.Time) *messages.Heartbeat {

@@ -41,8 +41,6 @@ type LinkHook func(ctx context.Context, loss LinkLoss) error
 // The loop itself never calls the connection: the client library holds its lock while it
 // writes or dials, and that may take seconds just when the link is lost.
 func (s *safety) watchLink(ctx context.Context) {
-	status := s.nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
-	defer s.nc.RemoveStatusListener(status)
 	tick := time.NewTicker(latch.TickEvery)
 	defer tick.Stop()
 	pongs := make(chan time.Time, 16)
@@ -55,7 +53,7 @@ func (s *safety) watchLink(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case st, ok := <-status:
+		case st, ok := <-s.links:
 			if !ok || st == nats.CLOSED {
 				s.a.fail(messages.Errorf(messages.CodeUnavailable, "robot %q: its connection for stops is closed and will not come back; a robot that cannot be stopped must not run", s.a.id))
 				return
@@ -64,7 +62,10 @@ func (s *safety) watchLink(ctx context.Context) {
 				sent = time.Time{} // a ping at once
 			}
 			// Orders may have been missed; those that come from now on are heard.
-			fx, _ = s.step((*latch.Machine).Unknown)
+			fx, _ = s.step(func(m *latch.Machine) latch.Effects {
+				s.changes++
+				return m.Unknown()
+			})
 		case at := <-pongs:
 			fx, _ = s.step(func(m *latch.Machine) latch.Effects { return m.Pong(time.Now(), at) })
 		case now := <-tick.C:
@@ -80,7 +81,7 @@ func (s *safety) watchLink(ctx context.Context) {
 			fx, _ = s.step(func(m *latch.Machine) latch.Effects { return m.Tick(time.Now(), armed) })
 		}
 		if fx.Save {
-			_ = s.save() // logged there; the latch holds either way
+			nudge(s.unsaved) // a slow disk must not hold up the watch; the latch holds either way
 		}
 	}
 }

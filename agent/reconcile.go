@@ -70,22 +70,7 @@ func reconcile(have map[string]held, want []messages.PlacedReplica) []step {
 
 // sameService reports whether a replica that was opened for a also serves b: whether
 // they differ only in what concerns the planner.
-func sameService(a, b messages.Task) bool { return reflect.DeepEqual(service(a), service(b)) }
-
-// service is the part of a task that a handler and the serving of it depend on. The
-// list is of what does not matter, so that a new field restarts replicas rather than
-// being overlooked.
-func service(t messages.Task) messages.Task {
-	work, transfer := t.WorkGFLOP(), t.TransferKbit()
-	t = t.Normal()
-	t.Work, t.Transfer = &work, &transfer
-	t.Handler, t.Concurrency, t.MaxAttempts = t.HandlerName(), t.Lanes(), t.Attempts()
-	t.MaxBatch, t.MaxWait = t.Batch(), float64(t.BatchWait())
-	t.Demand, t.Cost, t.Replicas, t.Per, t.Priority = messages.Resources{}, 0, 0, "", 0
-	t.Tiers, t.Sites, t.Labels, t.Robot, t.Colocate = nil, nil, nil, "", false
-	t.Limit, t.Deadline, t.Revision = 0, 0, 0
-	return t
-}
+func sameService(a, b messages.Task) bool { return reflect.DeepEqual(a.Service(), b.Service()) }
 
 // handedOver reports whether a document leaves the agent nothing to serve.
 func handedOver(doc *messages.Placement) bool {

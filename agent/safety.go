@@ -18,6 +18,9 @@ import (
 // reaches who asked.
 const barrierTime = 2 * time.Second
 
+// mostFlushes bounds the round trips that wait for a data connection which stands still.
+const mostFlushes = 4
+
 // safety is the shell around the latch of a robot: it hears orders on a connection of its
 // own, watches over the link with pings on the same connection, and sees to it that what
 // the latch forbids ends. It supplements a hardware stop and never replaces it.
@@ -27,11 +30,13 @@ type safety struct {
 	owned bool // opened here, so closed here
 	bus   *bus.Bus
 	subs  []*nats.Subscription
-	store *latchFile // nil without a state directory
+	store *latchFile       // nil without a state directory
+	links chan nats.Status // of nc, since before it was asked anything
 
-	mu    sync.Mutex
-	m     *latch.Machine
-	stops uint64 // orders to stop that were heard
+	mu      sync.Mutex
+	m       *latch.Machine
+	stops   uint64 // orders to stop that were heard
+	changes uint64 // of the connection: what was asked before one says nothing of what was missed in it
 
 	// Of open, then of follow alone.
 	wasRead bool           // the orders were read once
@@ -44,14 +49,17 @@ type safety struct {
 	verdict  atomic.Pointer[latch.Verdict] // for the data path
 	read     chan struct{}                 // orders are to be read again
 	dirty    chan struct{}                 // the latch in the bucket is not the one here
+	unsaved  chan struct{}                 // that in the file is not, and nobody waits for it
 	barriers chan chan struct{}            // to the loop that serves direct requests
+	flushes  chan struct{}                 // holds one for each round trip of the data connection that is under way
 }
 
 // newSafety makes the safety of a robot. It talks to nobody.
 func newSafety(a *Agent) *safety {
 	s := &safety{
 		a: a, m: latch.New(a.id, a.cfg.ReEngage),
-		read: make(chan struct{}, 1), dirty: make(chan struct{}, 1), barriers: make(chan chan struct{}),
+		read: make(chan struct{}, 1), dirty: make(chan struct{}, 1), unsaved: make(chan struct{}, 1), barriers: make(chan chan struct{}),
+		flushes: make(chan struct{}, mostFlushes),
 	}
 	s.saved = s.m.Held()
 	s.publish()
@@ -93,6 +101,7 @@ func (s *safety) open(ctx context.Context) error {
 		}
 		s.nc, s.owned = nc, true
 	}
+	s.links = s.nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.DISCONNECTED, nats.CLOSED)
 	var err error
 	if s.bus, err = bus.New(s.nc, s.a.cfg.Fleet, s.a.cfg.Replicas); err != nil {
 		return err
@@ -125,7 +134,7 @@ func (s *safety) open(ctx context.Context) error {
 		// The first ping was answered. With the orders read the robot can act as soon as a
 		// task is placed here; where either fails, follow and watchLink try on.
 		s.step(func(m *latch.Machine) latch.Effects { return m.Pong(time.Now(), sent) })
-		err = s.readOrders(ctx)
+		err = s.readOrders(ctx, func() error { return nil }) // no command can reach it yet
 	}
 	if err != nil {
 		s.a.cfg.Logger.Warn("not read yet whether this robot was stopped; it takes no actions before", "error", err)
@@ -155,6 +164,9 @@ func (s *safety) subject(kind messages.Kind) string {
 // close ends the subscriptions, and the connection where it was opened here.
 func (s *safety) close() {
 	unsubscribe(s.subs)
+	if s.links != nil {
+		s.nc.RemoveStatusListener(s.links)
+	}
 	if s.owned && s.nc != nil {
 		s.nc.Close()
 	}
@@ -165,6 +177,7 @@ func (s *safety) run(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.follow(ctx) })
 	wg.Go(func() { s.watchLink(ctx) })
+	wg.Go(func() { s.keepSaved(ctx) })
 	wg.Wait()
 }
 
@@ -226,7 +239,7 @@ func (s *safety) stop(m *nats.Msg, kind messages.Kind) {
 
 // release handles an order to release. What was sent before it must have been refused
 // before the robot acts again, so it waits for the data connection; a stop that comes
-// meanwhile wins.
+// meanwhile wins, also over the same release when it is sent again.
 func (s *safety) release(m *nats.Msg, kind messages.Kind) {
 	var o messages.StopOrder
 	if !s.decode(m, kind, &o) {
@@ -234,6 +247,7 @@ func (s *safety) release(m *nats.Msg, kind messages.Kind) {
 	}
 	s.mu.Lock()
 	stops := s.stops
+	s.m.Comes(o)
 	s.mu.Unlock()
 	if err := s.barrier(); err != nil {
 		s.acknowledge(m, o, "its data connection does not answer, and commands of before the stop may still be in it: "+err.Error(), 0)
@@ -253,9 +267,26 @@ func (s *safety) release(m *nats.Msg, kind messages.Kind) {
 func (s *safety) barrier() error {
 	ctx, cancel := context.WithTimeout(s.a.work, barrierTime)
 	defer cancel()
-	// The answer comes through the same pipe, behind all that is in it.
-	if err := s.a.nc.FlushWithContext(ctx); err != nil {
-		return err
+	// The answer comes through the same pipe, behind all that is in it. The call is made
+	// aside: it may wait for the lock of a connection that stands still in a write, for
+	// longer than its context allows.
+	select {
+	case s.flushes <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	flushed := make(chan error, 1)
+	go func() {
+		defer func() { <-s.flushes }()
+		flushed <- s.a.nc.FlushWithContext(ctx)
+	}()
+	select {
+	case err := <-flushed:
+		if err != nil {
+			return err
+		}
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 	done := make(chan struct{})
 	select {

@@ -146,11 +146,24 @@ func (s *safety) save() error {
 	return nil
 }
 
+// keepSaved saves what nobody waits for, until ctx ends.
+func (s *safety) keepSaved(ctx context.Context) {
+	for {
+		select {
+		case <-s.unsaved:
+			_ = s.save() // logged there, and tried again with the next reading
+		case <-ctx.Done():
+			_ = s.save()
+			return
+		}
+	}
+}
+
 // follow reads what was ordered, at the start, after every reconnection and every
 // rereadEvery, and keeps the latch in the bucket for others to see.
 func (s *safety) follow(ctx context.Context) {
 	wait := backoff{least: 50 * time.Millisecond, most: 2 * time.Second}
-	failing := false
+	said := "" // why it failed, the last time
 	next := time.NewTimer(0)
 	defer next.Stop()
 	for {
@@ -166,72 +179,108 @@ func (s *safety) follow(ctx context.Context) {
 		}
 		var err error
 		if read {
-			err = s.readOrders(ctx)
+			err = s.readOrders(ctx, s.barrier)
+			_ = s.save() // logged there; what cannot be saved is shown all the same
 		}
 		if err == nil {
 			err = s.show(ctx)
 		}
 		switch {
 		case err != nil && ctx.Err() == nil:
-			if !failing {
+			if why := err.Error(); why != said {
+				said = why
 				s.a.cfg.Logger.Warn("what was ordered is not read, or the latch not shown, yet; trying on", "error", err)
 			}
-			failing = true
 			next.Reset(wait.step())
 		case read:
 			wait.reset()
-			failing = false
+			said = ""
 			next.Reset(rereadEvery)
 		}
 	}
 }
 
+// found is what the bucket says.
+type found struct {
+	epoch      int64
+	own, all   *messages.StopOrder
+	latch      messages.Latch // that an earlier life has shown; read the first time only
+	unreadable error          // why that is not known
+}
+
 // readOrders reads the newest orders. The first time it also reads the latch that an
-// earlier life has shown, which knows of a lost link where there is no state file.
-func (s *safety) readOrders(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, apiTime)
-	defer cancel()
-	kv, err := s.bus.KV(ctx, bus.Safety)
+// earlier life has shown, which may know of what began there and never reached its file.
+//
+// barrier is called before a release that was only read is carried out, as with one that
+// is heard: what was sent to the robot before must not run after it.
+func (s *safety) readOrders(ctx context.Context, barrier func() error) error {
+	s.mu.Lock()
+	life := s.changes
+	s.mu.Unlock()
+	var f found
+	err := s.bus.Ask(ctx, apiTime, func(ctx context.Context) (err error) {
+		f, err = s.find(ctx)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	if s.epoch != kv.Epoch {
-		s.epoch, s.shown = kv.Epoch, messages.Latch{} // a bucket that was made again has lost it
+	if s.epoch != f.epoch {
+		s.epoch, s.shown = f.epoch, messages.Latch{} // a bucket that was made again has lost it
 	}
-	own, err := readOrder(ctx, kv, bus.KeyRobot+s.a.id, s.a.id)
-	if err != nil {
-		return err
-	}
-	all, err := readOrder(ctx, kv, bus.KeyAll, "")
-	if err != nil {
-		return err
-	}
-	unreadable := error(nil)
-	if !s.wasRead {
-		err := read(ctx, kv, bus.KeyLatch+s.a.id, &s.shown, nil)
-		if messages.CodeOf(err) == messages.CodeBadRequest {
-			unreadable, err = err, nil // it is written anew below
-			s.shown = messages.Latch{}
-		}
-		if err != nil {
-			return err
+	s.mu.Lock()
+	releases := s.m.Releases(f.own, f.all)
+	s.mu.Unlock()
+	if releases {
+		if err := barrier(); err != nil {
+			return bus.Explain(err, "wait for the data connection before a release that was read is carried out")
 		}
 	}
 	s.step(func(m *latch.Machine) latch.Effects {
-		fx := latch.Effects{}
-		switch {
-		case s.wasRead || s.store != nil: // the file is nearer to the truth: where there is one, it counts
-		case unreadable != nil:
-			fx = m.Distrust("the latch of its former life cannot be read: " + unreadable.Error())
-		case s.shown.Agent == s.a.id:
-			fx = m.Restore(s.shown)
+		all := m.Bucket(f.epoch)
+		if !s.wasRead {
+			if f.unreadable != nil && s.store == nil {
+				all = merge(all, m.Distrust("the latch of its former life cannot be read: "+f.unreadable.Error()))
+			}
+			if f.latch.Agent == s.a.id {
+				all = merge(all, m.Recover(f.latch))
+			}
 		}
-		after := m.Read(own, all)
-		after.Cancel, after.Save = max(fx.Cancel, after.Cancel), fx.Save || after.Save
-		return after
+		all = merge(all, m.Read(f.own, f.all))
+		if s.changes != life {
+			all = merge(all, m.Unknown()) // orders may have been missed since it was asked
+		}
+		return all
 	})
-	s.wasRead = true
-	return s.save()
+	if !s.wasRead {
+		s.wasRead, s.shown = true, f.latch
+	}
+	return nil
+}
+
+// merge is what follows from both.
+func merge(a, b latch.Effects) latch.Effects {
+	return latch.Effects{Cancel: max(a.Cancel, b.Cancel), Hooks: a.Hooks || b.Hooks, Save: a.Save || b.Save, Read: a.Read || b.Read}
+}
+
+// find asks the bucket.
+func (s *safety) find(ctx context.Context) (f found, err error) {
+	kv, err := s.bus.KV(ctx, bus.Safety)
+	if err != nil {
+		return f, err
+	}
+	f.epoch = kv.Epoch
+	if f.own, err = readOrder(ctx, kv, bus.KeyRobot+s.a.id, s.a.id); err != nil {
+		return f, err
+	}
+	if f.all, err = readOrder(ctx, kv, bus.KeyAll, ""); err != nil || s.wasRead {
+		return f, err
+	}
+	err = read(ctx, kv, bus.KeyLatch+s.a.id, &f.latch, nil)
+	if messages.CodeOf(err) == messages.CodeBadRequest {
+		f.latch, f.unreadable, err = messages.Latch{}, err, nil // it is written anew
+	}
+	return f, err
 }
 
 // readOrder returns the order under a key, nil where there is none.
@@ -275,19 +324,20 @@ func (s *safety) show(ctx context.Context) error {
 	if held == s.shown || s.shown.Agent == "" && held == (messages.Latch{V: messages.Version, Agent: s.a.id}) {
 		return nil // also: a robot that nothing ever stopped needs no entry
 	}
-	ctx, cancel := context.WithTimeout(ctx, apiTime)
-	defer cancel()
-	kv, err := s.bus.KV(ctx, bus.Safety)
-	if err != nil {
-		return err
-	}
 	data, err := messages.Encode(&held)
 	if err != nil {
 		return err
 	}
-	if _, err := kv.Put(ctx, bus.KeyLatch+s.a.id, data); err != nil {
+	err = s.bus.Ask(ctx, apiTime, func(ctx context.Context) error {
+		kv, err := s.bus.KV(ctx, bus.Safety)
+		if err != nil {
+			return err
+		}
+		_, err = kv.Put(ctx, bus.KeyLatch+s.a.id, data)
 		return bus.Explain(err, "show the latch of robot "+s.a.id)
+	})
+	if err == nil {
+		s.shown = held
 	}
-	s.shown = held
-	return nil
+	return err
 }

@@ -114,9 +114,9 @@ func TestNoSaveAfterTheTenure(t *testing.T) {
 	}
 	r := &reign{ended: make(chan struct{}), kv: map[bus.Bucket]bus.KV{bus.Placements: kv}}
 	r.tenure.Store(&tenure{ttl: MinLeaseTTL, proven: time.Now().Add(-MinLeaseTTL)})
-	p := &performer{c: &Coordinator{bus: b, log: slog.New(slog.DiscardHandler)}}
-	term := func([]byte) (messages.Term, error) { return messages.Term{}, nil }
-	if _, err := p.save(t.Context(), r, bus.Placements, "edge-1", 0, []byte("late"), term); messages.CodeOf(err) != messages.CodeUnavailable {
+	p := newPerformer(&Coordinator{bus: b, log: slog.New(slog.DiscardHandler)})
+	of := func([]byte) (edition, error) { return edition{}, nil }
+	if _, err := p.save(t.Context(), r, bus.Placements, "edge-1", 0, edition{}, []byte("late"), of); messages.CodeOf(err) != messages.CodeUnavailable {
 		t.Errorf("saved, or another error: %v", err)
 	}
 	if _, err := kv.Get(t.Context(), "edge-1"); !errors.Is(err, jetstream.ErrKeyNotFound) {

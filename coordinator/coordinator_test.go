@@ -152,7 +152,7 @@ func TestRestartMovesNothing(t *testing.T) {
 }
 
 // The leader is cut off and does not give its lease back: another leads with a higher
-// term within ttl + 2 s. When the first is back it follows.
+// term within ttl. When the first is back it follows.
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	s := natstest.Start(t)
@@ -167,7 +167,7 @@ func TestFailover(t *testing.T) {
 	cut := time.Now()
 	wire.Cut()
 	term := second.awaitLead(t)
-	if took := time.Since(cut); took > MinLeaseTTL+2*time.Second+time.Second { // a second for a busy machine
+	if took := time.Since(cut); took > MinLeaseTTL+time.Second { // a second for a busy machine
 		t.Errorf("another led after %v", took)
 	}
 	if !old.Before(term) {
@@ -200,10 +200,11 @@ func TestHandOver(t *testing.T) {
 			return false
 		}
 	})
-	first.stop()
 	begin := time.Now()
+	first.stop()
 	second.awaitLead(t)
-	if took := time.Since(begin); took > MinLeaseTTL {
+	// In virtual time it takes none (testing/vtime); this machine may be busy.
+	if took := time.Since(begin); took > retryEvery {
 		t.Errorf("the hand-over took %v", took)
 	}
 }

@@ -6,11 +6,9 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -34,20 +32,8 @@ type Applied struct {
 // anything is written. An entry that is equal to what is there is not written, so
 // applying a file twice changes nothing. The errors are *messages.Error.
 func Apply(ctx context.Context, b *bus.Bus, tasks []messages.Task, settings *messages.Settings) (Applied, error) {
-	seen := make(map[string]bool)
-	for _, t := range tasks {
-		if err := t.Check("task " + t.Name + ": "); err != nil {
-			return Applied{}, err
-		}
-		if seen[t.Name] {
-			return Applied{}, messages.Errorf(messages.CodeBadRequest, "task %s: found twice; a name stands for one task", t.Name)
-		}
-		seen[t.Name] = true
-	}
-	if settings != nil {
-		if err := settings.Check("settings."); err != nil {
-			return Applied{}, err
-		}
+	if err := checkApply(tasks, settings); err != nil {
+		return Applied{}, err
 	}
 	kv, err := b.KV(ctx, bus.Desired)
 	if err != nil {
@@ -80,6 +66,23 @@ func Apply(ctx context.Context, b *bus.Bus, tasks []messages.Task, settings *mes
 		slices.Sort(list)
 	}
 	return out, nil
+}
+
+func checkApply(tasks []messages.Task, settings *messages.Settings) error {
+	seen := make(map[string]bool)
+	for _, t := range tasks {
+		if err := t.Check("task " + t.Name + ": "); err != nil {
+			return err
+		}
+		if seen[t.Name] {
+			return messages.Errorf(messages.CodeBadRequest, "task %s: found twice; a name stands for one task", t.Name)
+		}
+		seen[t.Name] = true
+	}
+	if settings != nil {
+		return settings.Check("settings.")
+	}
+	return nil
 }
 
 // put writes a message under a key unless it is there already. was says that the key
@@ -215,30 +218,6 @@ func each(ctx context.Context, b *bus.Bus, bucket bus.Bucket, f func(jetstream.K
 		_ = f(e)
 	}
 	return nil
-}
-
-// stateTimeout is how long a leader has to answer; it answers from memory.
-const stateTimeout = time.Second
-
-// StateSubject is where the leader answers with its State.
-func StateSubject(fleet string) string {
-	return messages.Subject{Kind: messages.KindControl, Fleet: fleet, Site: messages.FleetSite, ID: "state"}.String()
-}
-
-// ReadState asks the leading coordinator for its picture of the fleet. The error has code
-// unavailable where none leads.
-func ReadState(ctx context.Context, b *bus.Bus) (messages.State, error) {
-	ctx, cancel := context.WithTimeout(ctx, stateTimeout)
-	defer cancel()
-	m, err := b.Conn.RequestWithContext(ctx, StateSubject(b.Fleet), nil)
-	if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, context.DeadlineExceeded) {
-		return messages.State{}, messages.Errorf(messages.CodeUnavailable, "ask for the state of fleet %s: no coordinator leads (%v); start one with `fleetbus coordinator`, or wait until a new leader is elected", b.Fleet, err)
-	}
-	if err != nil {
-		return messages.State{}, bus.Explain(err, "ask for the state of fleet "+b.Fleet)
-	}
-	var s messages.State
-	return s, messages.Decode(m.Data, &s)
 }
 
 // desired collects the entries of the desired bucket.

@@ -6,9 +6,12 @@
 // # Who does what
 //
 //   - One goroutine owns the Machine. It never waits for the network.
-//   - One goroutine performs effects, in the Machine's order: persist, then send.
-//   - One goroutine holds the lease; see lease.go.
-//   - One watches the agents bucket, one the desired bucket; see watch.go.
+//   - One goroutine performs effects; saves and sends run beside it, many documents at once.
+//     Of one document the Machine keeps the order: persist, then send, then hear the ack.
+//   - One goroutine holds the lease (lease.go), one watches it (heir.go).
+//   - One watches the agents bucket, one the desired bucket; see watch.go. A leader that
+//     does not know of a task stops it, so none begins to lead before it knows all that was
+//     written; see known.go.
 //
 // # What a dead coordinator costs
 //

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,10 +37,19 @@ type runner struct {
 }
 
 // run starts a coordinator with the shortest lease. It ends with the test, or at stop.
-func run(t *testing.T, nc *nats.Conn, id string) *runner {
+func run(t *testing.T, nc *nats.Conn, id string, mods ...func(*Coordinator)) *runner {
 	t.Helper()
 	c := New(nc, Config{Fleet: "test", ID: id, LeaseTTL: MinLeaseTTL, Logger: slog.New(slog.DiscardHandler)})
 	c.calm = quick
+	for _, mod := range mods {
+		mod(c)
+	}
+	return launch(t, c)
+}
+
+// launch runs a coordinator. It ends with the test, or at stop.
+func launch(t *testing.T, c *Coordinator) *runner {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx) }()
@@ -78,19 +88,34 @@ type agentOf struct {
 	env  messages.Environment
 	inc  messages.Incarnation
 	stop func()
+	mute atomic.Bool              // it does not beat
+	sees func(messages.Placement) // every document that comes, before it is answered; may be nil
 
 	mu   sync.Mutex
 	seq  uint64
 	docs []messages.Placement // all that were applied
 }
 
-func startAgent(t *testing.T, nc *nats.Conn, env messages.Environment) *agentOf {
+func startAgent(t *testing.T, nc *nats.Conn, env messages.Environment, mods ...func(*agentOf)) *agentOf {
 	t.Helper()
 	a := &agentOf{t: t, b: newBus(t, nc), env: env.Normal()}
+	for _, mod := range mods {
+		mod(a)
+	}
 	a.register()
 	s := a.b.Subject(messages.KindPlace, a.env.Site)
 	s.Agent = env.ID
 	sub, err := nc.Subscribe(s.String(), a.place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = a.b.Subject(messages.KindProbe, a.env.Site)
+	s.Agent = env.ID
+	probes, err := nc.Subscribe(s.String(), func(m *nats.Msg) {
+		if data, err := messages.Encode(&messages.Probe{}); err == nil {
+			_ = m.Respond(data)
+		}
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,6 +137,7 @@ func startAgent(t *testing.T, nc *nats.Conn, env messages.Environment) *agentOf 
 		cancel()
 		beats.Wait()
 		_ = sub.Unsubscribe()
+		_ = probes.Unsubscribe()
 	})
 	t.Cleanup(a.stop)
 	return a
@@ -142,6 +168,9 @@ func (a *agentOf) place(m *nats.Msg) {
 	if err := messages.Decode(m.Data, &doc); err != nil {
 		a.t.Errorf("placement: %v", err)
 		return
+	}
+	if a.sees != nil {
+		a.sees(doc)
 	}
 	a.mu.Lock()
 	ack := messages.PlacementAck{Agent: a.env.ID, Inc: a.inc}
@@ -180,6 +209,9 @@ func (a *agentOf) statuses() (out []messages.ReplicaStatus) {
 }
 
 func (a *agentOf) beat() {
+	if a.mute.Load() {
+		return
+	}
 	a.mu.Lock()
 	a.seq++
 	hb := messages.Heartbeat{Agent: a.env.ID, Inc: a.inc, Seq: a.seq, State: messages.AgentReady, Capacity: a.env.Capacity,

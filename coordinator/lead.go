@@ -3,14 +3,13 @@ package coordinator
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/fleetbus/fleetbus/coordinator/placement"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // releaseTimeout bounds the last word of a leader that is stopped. If it is not heard the
@@ -24,10 +23,24 @@ type reign struct {
 	ended  chan struct{}          // closed by depose
 	over   atomic.Bool
 
-	// Owned by perform once the reign is in force: what compare-and-set compares with.
+	// What compare-and-set compares with. Once the reign is in force kv is only read, and
+	// routesRev is the one save's of the routes that is under way.
 	kv        map[bus.Bucket]bus.KV // of the documents and the routes
-	revs      map[string]uint64
 	routesRev uint64
+	mu        sync.Mutex
+	revs      map[string]uint64 // of the documents, under mu
+}
+
+func (r *reign) revision(agent string) uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.revs[agent]
+}
+
+func (r *reign) setRevision(agent string, rev uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.revs[agent] = rev
 }
 
 func (r *reign) mayAct(now time.Time) bool { return !r.over.Load() && r.tenure.Load().mayAct(now) }
@@ -57,13 +70,13 @@ func (c *Coordinator) lead(ctx context.Context) {
 			rest(ctx)
 			continue
 		}
-		term, t, err := l.acquire(ctx)
+		term, t, err := c.take(ctx, l)
 		if err != nil {
 			if !errors.Is(err, errHeld) && ctx.Err() == nil && !failing {
 				failing = true
 				c.log.Warn("cannot take the lease; trying on", "error", err)
 			}
-			rest(ctx)
+			c.heir.wait(ctx)
 			continue
 		}
 		failing = false
@@ -71,35 +84,85 @@ func (c *Coordinator) lead(ctx context.Context) {
 	}
 }
 
-// rule leads under a term until the lease is lost or ctx ends.
+// take takes the lease if it can be had.
+func (c *Coordinator) take(ctx context.Context, l *lease) (messages.Term, tenure, error) {
+	if from, ok := c.heir.overdue(time.Now()); ok {
+		c.log.Info("the leader has not renewed its lease; taking it over", "ttl", from.ttl)
+		return l.seize(ctx, from)
+	}
+	return l.acquire(ctx)
+}
+
+// readWithin bounds how long a new leader may read before it leads: fifty thousand documents
+// take a few seconds, also beside a server that elects a leader for 4 to 9 s. Who cannot read
+// by then gives the lease to somebody who perhaps can.
+const readWithin = 20 * time.Second
+
+// rule leads under a term until the lease is lost or ctx ends. The lease is renewed from the
+// first moment on: with a short ttl it would else be over before what is saved is read.
 func (c *Coordinator) rule(ctx context.Context, l *lease, term messages.Term, t tenure) {
+	begun := time.Now()
 	r := &reign{term: term, ended: make(chan struct{})}
 	r.tenure.Store(&t)
-	loaded, err := c.loadSaved(ctx, r)
+	hold, drop := context.WithCancel(ctx)
+	defer drop()
+	reading, giveUp := context.WithTimeoutCause(ctx, readWithin, errReading)
+	defer giveUp()
+	lost := make(chan string, 1)
+	go func() {
+		lost <- c.keep(hold, l, r)
+		giveUp()
+	}()
+	loaded, stop, err := c.prepare(ctx, reading, r)
 	if err != nil {
-		c.log.Warn("cannot read what is placed; giving the lease back", "error", err)
+		drop()
+		why := <-lost
+		c.log.Warn("cannot lead; giving the lease back", "error", err, "cause", context.Cause(reading), "lease", why, "ttl", c.cfg.LeaseTTL, "took", time.Since(begun))
 		c.giveBack(l)
 		rest(ctx)
 		return
 	}
-	stop, err := c.answerState(ctx)
-	if err != nil {
-		c.log.Warn("cannot answer for the fleet; giving the lease back", "error", err)
-		c.giveBack(l)
-		return
-	}
-	defer stop()
-	c.log.Info("leads", "term", term, "id", c.cfg.ID, "version", c.cfg.Version)
+	c.log.Info("leads", "term", term, "id", c.cfg.ID, "version", c.cfg.Version, "read for", time.Since(begun))
 	c.work.put(r) // before the Machine can put anything of this term
 	c.tenure.Store(r)
+	for _, known := range c.presumed(loaded) {
+		c.feed(ctx, known)
+	}
 	c.feed(ctx, loaded)
 	c.feed(ctx, placement.Elected{Term: term})
-	why := c.keep(ctx, l, r)
+	why := <-lost
+	stop() // first of all: whoever asks now is to ask the next
 	c.depose(r, why)
 	c.feed(ctx, placement.Deposed{Reason: why})
 	if ctx.Err() != nil {
 		c.giveBack(l)
 	}
+}
+
+// errReading is why a leader that reads for too long does not lead.
+var errReading = errors.New("what is to run and what is placed could not be read in time")
+
+// prepare reads what a leader must know, until reading ends, and begins to answer questions.
+func (c *Coordinator) prepare(ctx, reading context.Context, r *reign) (loaded placement.PlacementsLoaded, stop func(), err error) {
+	if err := c.catchUp(reading); err != nil {
+		return loaded, nil, err
+	}
+	if loaded, err = c.loadSaved(reading, r); err != nil {
+		return loaded, nil, err
+	}
+	state, err := c.answerState(ctx)
+	if err != nil {
+		return loaded, nil, err
+	}
+	explain, err := c.answerExplain(ctx)
+	if err != nil {
+		state()
+		return loaded, nil, err
+	}
+	return loaded, func() {
+		state()
+		explain()
+	}, nil
 }
 
 // keep renews the lease until it cannot, and says why.
@@ -145,83 +208,4 @@ func (c *Coordinator) giveBack(l *lease) {
 	if err := l.release(ctx); err != nil {
 		c.log.Debug("lease not given back; it expires", "error", err)
 	}
-}
-
-// loadSaved reads what is saved, with the revisions that later saves must follow.
-func (c *Coordinator) loadSaved(ctx context.Context, r *reign) (placement.PlacementsLoaded, error) {
-	var out placement.PlacementsLoaded
-	ctx, cancel := context.WithDeadline(ctx, r.tenure.Load().stopAt())
-	defer cancel()
-	if err := c.bus.Events(ctx); err != nil {
-		return out, err
-	}
-	r.kv = make(map[bus.Bucket]bus.KV)
-	for _, b := range []bus.Bucket{bus.Placements, bus.RoutesKV} {
-		kv, err := c.bus.KV(ctx, b)
-		if err != nil {
-			return out, err
-		}
-		r.kv[b] = kv
-	}
-	r.revs = make(map[string]uint64)
-	w, err := r.kv[bus.Placements].WatchAll(ctx)
-	if err != nil {
-		return out, bus.Explain(err, "read the placements")
-	}
-	defer func() { _ = w.Stop() }() // fails only without a connection
-	for more := true; more; {
-		select {
-		case <-ctx.Done():
-			return out, bus.Explain(ctx.Err(), "read the placements")
-		case e, ok := <-w.Updates():
-			if !ok {
-				return out, messages.Errorf(messages.CodeUnavailable, "read the placements: the connection was lost meanwhile")
-			}
-			if more = e != nil; !more || e.Operation() != jetstream.KeyValuePut {
-				continue
-			}
-			r.revs[e.Key()] = e.Revision()
-			var doc messages.Placement
-			if err := messages.Decode(e.Value(), &doc); err != nil {
-				c.garbage.Note(c.log, "saved placement", err)
-				continue
-			}
-			out.Docs = append(out.Docs, doc)
-		}
-	}
-	e, err := r.kv[bus.RoutesKV].Get(ctx, bus.KeyRoutes)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return out, nil
-	}
-	if err != nil {
-		return out, bus.Explain(err, "read the routes")
-	}
-	r.routesRev = e.Revision()
-	var routes messages.Routes
-	if err := messages.Decode(e.Value(), &routes); err != nil {
-		c.garbage.Note(c.log, "saved routes", err)
-		return out, nil
-	}
-	out.Routes = &routes
-	return out, nil
-}
-
-// answerState answers ReadState while this coordinator leads.
-func (c *Coordinator) answerState(ctx context.Context) (stop func(), err error) {
-	sub, err := c.nc.Subscribe(StateSubject(c.cfg.Fleet), func(m *nats.Msg) {
-		s, ok := c.state(ctx)
-		if !ok {
-			return
-		}
-		data, err := messages.Encode(&s)
-		if err != nil {
-			c.log.Warn("the state is too large to send", "error", err)
-			return
-		}
-		_ = m.Respond(data) // whoever asked may be gone
-	})
-	if err != nil {
-		return nil, bus.Explain(err, "answer for the state")
-	}
-	return func() { _ = sub.Unsubscribe() }, nil
 }

@@ -1,6 +1,7 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strconv"
@@ -15,7 +16,7 @@ import (
 // DefaultLeaseTTL is longer than a raft group needs to elect a leader after its own was
 // killed (4 to 9 s): a shorter lease would unseat the coordinator whenever a NATS server
 // dies. The price is that after a coordinator's death nothing is placed anew for up to
-// ttl + 2 s (the server looks for expired keys once a second); requests do not notice.
+// ttl; requests do not notice.
 const DefaultLeaseTTL = 10 * time.Second
 
 // MinLeaseTTL: TTLs are whole seconds, and three renewals must fit into one.
@@ -76,14 +77,14 @@ func (l *lease) acquire(ctx context.Context) (messages.Term, tenure, error) {
 		return messages.Term{}, tenure{}, err
 	}
 	l.kv = kv
-	data, err := messages.Encode(&messages.Lease{Holder: l.holder})
+	data, err := l.entry()
 	if err != nil {
 		return messages.Term{}, tenure{}, err
 	}
 	before := time.Now()
 	rev, err := kv.Create(ctx, bus.KeyLeader, data, jetstream.KeyTTL(l.ttl))
 	if errors.Is(err, jetstream.ErrKeyExists) {
-		return messages.Term{}, tenure{}, l.dropOwn(ctx)
+		return messages.Term{}, tenure{}, cmp.Or(l.dropOwn(ctx), errHeld)
 	}
 	if err != nil {
 		// Whether it was written is not known. A lease that we do not know to have is one that
@@ -96,21 +97,65 @@ func (l *lease) acquire(ctx context.Context) (messages.Term, tenure, error) {
 
 // dropOwn removes a lease that is ours by name but that we do not act under: one that a
 // try stored unheard, or that we stepped down from. Otherwise nobody would lead until it
-// expires. It returns errHeld where it is somebody else's.
+// expires. It returns errHeld where it is somebody else's, and nil where it is gone.
 func (l *lease) dropOwn(ctx context.Context) error {
 	e, err := l.kv.Get(ctx, bus.KeyLeader)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return errHeld // it has just expired; the next try may have it
+		return nil // it has just expired; the next try may have it
 	}
 	if err != nil {
 		return bus.Explain(err, "read the lease")
 	}
-	if l.ours(e) {
-		if err := l.kv.Delete(ctx, bus.KeyLeader, jetstream.LastRevision(e.Revision())); err != nil {
-			return bus.Explain(err, "drop an old lease of ours")
-		}
+	if !l.ours(e) {
+		return errHeld
 	}
-	return errHeld
+	return bus.Explain(l.kv.Delete(ctx, bus.KeyLeader, jetstream.LastRevision(e.Revision())), "drop an old lease of ours")
+}
+
+// entry is what stands in the bucket while we hold the lease.
+func (l *lease) entry() ([]byte, error) {
+	return messages.Encode(&messages.Lease{Holder: l.holder, TTL: int(l.ttl / time.Second)})
+}
+
+// write stores the lease as ours behind a revision. kv.Update would drop the key's TTL,
+// so it is a publish to the key's subject, with the TTL and with the revision that it
+// must follow.
+func (l *lease) write(ctx context.Context, follows uint64) (uint64, error) {
+	data, err := l.entry()
+	if err != nil {
+		return 0, err
+	}
+	m := &nats.Msg{Subject: bus.BucketSubject(l.bus.Fleet, bus.LeaseKV, bus.KeyLeader), Data: data, Header: nats.Header{}}
+	m.Header.Set(jetstream.MsgTTLHeader, strconv.FormatInt(int64(l.ttl/time.Second), 10)+"s")
+	ack, err := l.bus.JS.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(follows), jetstream.WithRetryAttempts(0))
+	if err != nil {
+		return 0, err
+	}
+	return ack.Sequence, nil
+}
+
+// seize takes a lease whose holder has not renewed it for all of its ttl; see heir. The
+// write follows the revision that was not renewed, so it fails if the holder lives after
+// all, and the holder's next renewal fails if it does not.
+func (l *lease) seize(ctx context.Context, from sight) (messages.Term, tenure, error) {
+	kv, err := l.bus.KV(ctx, bus.LeaseKV)
+	if err != nil {
+		return messages.Term{}, tenure{}, err
+	}
+	l.kv = kv
+	if kv.Epoch != from.epoch {
+		return messages.Term{}, tenure{}, errHeld // another bucket, whose revisions say nothing of that lease
+	}
+	before := time.Now()
+	rev, err := l.write(ctx, from.rev)
+	if err != nil {
+		if err = bus.Explain(err, "take the lease over"); messages.CodeOf(err) == messages.CodeConflict {
+			err = errHeld
+		}
+		return messages.Term{}, tenure{}, err
+	}
+	l.rev = rev
+	return messages.Term{Epoch: kv.Epoch, Revision: rev}, tenure{ttl: l.ttl, proven: before}, nil
 }
 
 func (l *lease) ours(e jetstream.KeyValueEntry) bool {
@@ -118,19 +163,12 @@ func (l *lease) ours(e jetstream.KeyValueEntry) bool {
 	return messages.Decode(e.Value(), &held) == nil && held.Holder == l.holder
 }
 
-// renew extends the lease. kv.Update would drop the key's TTL, so the renewal is a
-// publish to the key's subject, with the TTL and with the revision that it must follow.
-// errHeld says that the lease is lost for good; any other error leaves it open.
+// renew extends the lease. errHeld says that the lease is lost for good; any other error
+// leaves it open.
 func (l *lease) renew(ctx context.Context) error {
-	data, err := messages.Encode(&messages.Lease{Holder: l.holder})
-	if err != nil {
-		return err
-	}
-	m := &nats.Msg{Subject: bus.BucketSubject(l.bus.Fleet, bus.LeaseKV, bus.KeyLeader), Data: data, Header: nats.Header{}}
-	m.Header.Set(jetstream.MsgTTLHeader, strconv.FormatInt(int64(l.ttl/time.Second), 10)+"s")
-	ack, err := l.bus.JS.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(l.rev), jetstream.WithRetryAttempts(0))
+	rev, err := l.write(ctx, l.rev)
 	if err == nil {
-		l.rev = ack.Sequence
+		l.rev = rev
 		return nil
 	}
 	// This renewal, or the one before it, may have arrived although its confirmation did
@@ -153,7 +191,12 @@ func (l *lease) renew(ctx context.Context) error {
 	return bus.Explain(err, "renew the lease")
 }
 
-// release gives the lease back, so that another leads at once.
+// release gives the lease back, so that another leads at once. A renewal may have been
+// stored unheard, when its end came in the middle of one: then the key is read back.
 func (l *lease) release(ctx context.Context) error {
-	return bus.Explain(l.kv.Delete(ctx, bus.KeyLeader, jetstream.LastRevision(l.rev)), "give the lease back")
+	err := bus.Explain(l.kv.Delete(ctx, bus.KeyLeader, jetstream.LastRevision(l.rev)), "give the lease back")
+	if messages.CodeOf(err) == messages.CodeConflict {
+		return l.dropOwn(ctx)
+	}
+	return err
 }

@@ -138,3 +138,96 @@ func TestUnheardAcquisition(t *testing.T) {
 		t.Fatalf("the second try: term %s, %v", term, err)
 	}
 }
+
+// What a follower saw of the lease tells it when to take it over, and that only once.
+func TestHeir(t *testing.T) {
+	t.Parallel()
+	t0 := time.Now()
+	at := func(s float64) time.Time { return t0.Add(time.Duration(s * float64(time.Second))) }
+	h := newHeir()
+	none := func(when time.Time) {
+		t.Helper()
+		if s, ok := h.overdue(when); ok {
+			t.Errorf("at %v: %+v is overdue", when.Sub(t0), s)
+		}
+	}
+	none(at(100)) // nothing was seen
+	h.put(sight{epoch: 1, rev: 5, seen: at(0)})
+	none(at(100)) // its holder did not say how long it lasts
+	h.put(sight{epoch: 1, rev: 6, ttl: 10 * time.Second, seen: at(0)})
+	h.put(sight{epoch: 1, rev: 6, ttl: 10 * time.Second, seen: at(9)}) // told again
+	h.put(sight{epoch: 1, rev: 4, ttl: 10 * time.Second, seen: at(9)}) // late
+	none(at(9.9))
+	if s, ok := h.overdue(at(10)); !ok || s.rev != 6 {
+		t.Errorf("after its ttl: %+v, %v", s, ok)
+	}
+	none(at(11)) // tried once
+	h.put(sight{epoch: 1, rev: 7, ttl: 10 * time.Second, seen: at(11)})
+	none(at(20.9))
+	h.gone()
+	none(at(100))
+	select {
+	case <-h.free:
+	default:
+		t.Error("nobody was told that it is free")
+	}
+	h.put(sight{epoch: 2, rev: 1, ttl: 2 * time.Second, seen: at(30)}) // the bucket was made again
+	if s, ok := h.overdue(at(32)); !ok || s.epoch != 2 || s.rev != 1 {
+		t.Errorf("of a new bucket: %+v, %v", s, ok)
+	}
+}
+
+// A lease that was renewed meanwhile is not seized; one that was not is, and its holder
+// hears of it at its next renewal.
+func TestSeize(t *testing.T) {
+	t.Parallel()
+	s := natstest.Start(t)
+	b := newBus(t, s.Connect(t))
+	one, two := newLease(t, b, "one"), newLease(t, b, "two")
+	term, _, err := one.acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := sight{epoch: term.Epoch, rev: one.rev}
+	if err := one.renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, from := range []sight{old, {epoch: term.Epoch + 1, rev: one.rev}} {
+		if _, _, err := two.seize(t.Context(), from); !errors.Is(err, errHeld) {
+			t.Fatalf("seize %+v of a lease that is held: %v", from, err)
+		}
+	}
+	next, v, err := two.seize(t.Context(), sight{epoch: term.Epoch, rev: one.rev})
+	if err != nil || !term.Before(next) || !v.mayAct(time.Now()) {
+		t.Fatalf("term %s, tenure %+v, error %v", next, v, err)
+	}
+	if err := one.renew(t.Context()); !errors.Is(err, errHeld) {
+		t.Errorf("a lease that was taken over was renewed: %v", err)
+	}
+	if err := two.renew(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A leader that is stopped in the middle of a renewal, which is stored unheard, still
+// gives its lease back.
+func TestReleaseAfterUnheardRenewal(t *testing.T) {
+	t.Parallel()
+	s := natstest.Start(t)
+	b := newBus(t, s.Connect(t))
+	one, two := newLease(t, b, "one"), newLease(t, b, "two")
+	if _, _, err := one.acquire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := one.rev
+	if err := one.renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	one.rev = before
+	if err := one.release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := two.acquire(t.Context()); err != nil {
+		t.Errorf("after it was given back: %v", err)
+	}
+}

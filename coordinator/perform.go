@@ -10,7 +10,6 @@ import (
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // Times of effects. They depend on one another:
@@ -22,6 +21,9 @@ import (
 //     waited for when another may lead; what is still on its way then loses the
 //     compare-and-set, or is written over by the newer term.
 //   - remadeTimeout is that of saveTimeout: it is the same server that is asked.
+//   - savesAtOnce is how many saves are under way together: each waits for a round trip and a
+//     write of the server, which does many in the time of one. More gain nothing over
+//     loopback, and a server without a leader is not asked more than that a second.
 //   - rebroadcastEvery heals whoever missed the routes; clients also read the saved copy
 //     every 10 s.
 //   - dropTimeout is for work that may fail: what it removes is small, and is made again by
@@ -30,12 +32,13 @@ const (
 	sendTimeout      = time.Second
 	saveTimeout      = time.Second
 	remadeTimeout    = time.Second
+	savesAtOnce      = 64
 	rebroadcastEvery = 5 * time.Second
 	dropTimeout      = 5 * time.Second
 )
 
-// queue holds what the Machine wants done. It has no bound: the Machine has at most one
-// save under way for an agent, so it cannot grow beyond a few entries for each.
+// queue holds what the Machine wants done. It has no bound, and needs none: whoever takes
+// from it does not wait.
 type queue struct {
 	mu    *sync.Mutex
 	list  []any
@@ -62,18 +65,32 @@ func (q *queue) take() []any {
 	return list
 }
 
-// performer does effects. One goroutine owns it; sends run beside it.
+// performer does effects. One goroutine owns it and never waits; saves and sends run beside
+// it, many at once. Of one document the order is kept all the same, because the Machine asks
+// for each step when it was told of the one before: persist, then send, then hear the ack;
+// and there is one save under way for an agent, and one of the routes; see lane.
 type performer struct {
-	c     *Coordinator
-	reign *reign // whose effects are done; nil for none
-	sends sync.WaitGroup
-	last  []byte // the routes as they were broadcast last
+	c      *Coordinator
+	reign  *reign // whose effects are done; nil for none
+	docs   *lane  // saves of documents, by agent
+	routes *lane  // saves of the routes: they tell clients where a dead agent's work is, and wait for no document
+	work   sync.WaitGroup
+	last   []byte // the routes as they were broadcast last
+}
+
+func newPerformer(c *Coordinator) *performer {
+	p := &performer{c: c}
+	p.docs, p.routes = newLane(savesAtOnce, &p.work), newLane(1, &p.work)
+	return p
 }
 
 // perform is the goroutine that does what the Machine says.
 func (c *Coordinator) perform(ctx context.Context) {
-	p := &performer{c: c}
-	defer p.sends.Wait()
+	p := newPerformer(c)
+	defer func() {
+		p.forget()
+		p.work.Wait()
+	}()
 	again := time.NewTicker(rebroadcastEvery)
 	defer again.Stop()
 	for {
@@ -97,6 +114,7 @@ func (c *Coordinator) perform(ctx context.Context) {
 func (p *performer) do(ctx context.Context, e any) {
 	if r, ok := e.(*reign); ok {
 		p.reign, p.last = r, nil
+		p.forget()
 		return
 	}
 	r := p.c.tenure.Load()
@@ -106,15 +124,15 @@ func (p *performer) do(ctx context.Context, e any) {
 	switch e := e.(type) {
 	case placement.SavePlacement:
 		if e.Doc.Term == r.term {
-			p.savePlacement(ctx, r, e.Doc)
+			p.docs.put(e.Doc.Agent, func() { p.savePlacement(ctx, r, e.Doc) })
 		}
 	case placement.SaveRoutes:
 		if e.Routes.Term == r.term {
-			p.saveRoutes(ctx, r, e.Routes)
+			p.routes.put(bus.KeyRoutes, func() { p.saveRoutes(ctx, r, e.Routes) })
 		}
 	case placement.SendPlacement:
 		if e.Doc.Term == r.term {
-			p.sends.Go(func() { p.send(ctx, e) })
+			p.work.Go(func() { p.send(ctx, e) })
 		}
 	case placement.BroadcastRoutes:
 		if e.Routes.Term != r.term {
@@ -127,10 +145,14 @@ func (p *performer) do(ctx context.Context, e any) {
 		}
 		p.last = data
 		p.publish(messages.Subject{Kind: messages.KindRoutes, Fleet: p.c.cfg.Fleet, Site: messages.FleetSite}, data)
+	case placement.StepDown:
+		// An agent may lie, and one word of it must not end a reign; a person has to look.
+		p.c.log.Error("an agent has a document of a newer term than ours: the lease bucket was lost and made again by a server whose clock is behind, or the agent is not what it says; restart it, or set the clock and delete the lease bucket",
+			"its term", e.Term, "our term", r.term, "why", e.Reason)
 	case placement.Record:
 		p.record(e.Event)
 	case placement.DropConsumer:
-		p.sends.Go(func() {
+		p.work.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, dropTimeout)
 			defer cancel()
 			if err := p.c.bus.DeleteConsumer(ctx, e.Site, e.Class, e.Task); err != nil {
@@ -138,6 +160,12 @@ func (p *performer) do(ctx context.Context, e any) {
 			}
 		})
 	}
+}
+
+// forget drops what waits to be saved: it is of a reign that is over.
+func (p *performer) forget() {
+	p.docs.clear()
+	p.routes.clear()
 }
 
 // publish sends what may be lost.
@@ -161,100 +189,6 @@ func (p *performer) record(e messages.Event) {
 		return
 	}
 	p.publish(messages.Subject{Kind: messages.KindEvent, Fleet: p.c.cfg.Fleet, Site: messages.FleetSite, ID: e.Kind}, data)
-}
-
-// save writes data under a key by compare-and-set and returns the new revision. Where
-// somebody else wrote the key, theirs decides: of a newer term it deposes us, an older
-// one's is written over.
-func (p *performer) save(ctx context.Context, r *reign, bucket bus.Bucket, key string, rev uint64, data []byte, termOf func([]byte) (messages.Term, error)) (uint64, error) {
-	until := time.Now().Add(saveTimeout)
-	if stop := r.tenure.Load().stopAt(); stop.Before(until) {
-		until = stop
-	}
-	whole := ctx
-	ctx, cancel := context.WithDeadline(ctx, until)
-	defer cancel()
-	kv := r.kv[bucket]
-	write := func(rev uint64) (uint64, error) {
-		if rev == 0 {
-			return kv.Create(ctx, key, data)
-		}
-		return kv.Update(ctx, key, data, rev)
-	}
-	n, err := write(rev)
-	if errors.Is(err, jetstream.ErrNoStreamResponse) {
-		p.remade(whole, r, bucket)
-	}
-	explained := bus.Explain(err, "save "+key)
-	if messages.CodeOf(explained) != messages.CodeConflict && !errors.Is(err, jetstream.ErrKeyExists) {
-		return n, explained
-	}
-	// Either another coordinator wrote, or a save of ours that seemed to fail did not.
-	e, err := kv.Get(ctx, key)
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		if p.remade(whole, r, bucket) {
-			return 0, messages.Errorf(messages.CodeConflict, "save %s: bucket %s was made again", key, bucket)
-		}
-		n, err = write(0) // its agent was forgotten, and is back
-		return n, bus.Explain(err, "save "+key)
-	}
-	if err != nil {
-		return 0, bus.Explain(err, "save "+key)
-	}
-	if term, err := termOf(e.Value()); err == nil && r.term.Before(term) {
-		p.c.depose(r, "somebody with a newer term wrote "+key)
-		return 0, messages.Errorf(messages.CodeConflict, "save %s: term %s is newer than ours", key, term)
-	}
-	n, err = write(e.Revision())
-	return n, bus.Explain(err, "save "+key)
-}
-
-// remade makes a bucket that is gone again, and reports whether it, or somebody else,
-// did. All that was saved in it is lost then, not only what is to be saved now: the reign
-// ends, and the next begins by reading what is there and saves everything under its term.
-func (p *performer) remade(ctx context.Context, r *reign, bucket bus.Bucket) bool {
-	ctx, cancel := context.WithTimeout(ctx, remadeTimeout)
-	defer cancel()
-	kv, err := p.c.bus.KV(ctx, bucket)
-	if err != nil || kv.Epoch == r.kv[bucket].Epoch {
-		return false // a group without a leader looks like a lost one; the Machine tries again
-	}
-	p.c.depose(r, "bucket "+string(bucket)+" was lost and made again")
-	return true
-}
-
-func (p *performer) savePlacement(ctx context.Context, r *reign, doc messages.Placement) {
-	data, err := messages.Encode(&doc)
-	if err == nil {
-		r.revs[doc.Agent], err = p.save(ctx, r, bus.Placements, doc.Agent, r.revs[doc.Agent], data, func(b []byte) (messages.Term, error) {
-			var was messages.Placement
-			err := messages.Decode(b, &was)
-			return was.Term, err
-		})
-	}
-	if err != nil {
-		p.c.log.Warn("placement not saved", "agent", doc.Agent, "error", err)
-		p.c.feed(ctx, placement.SaveFailed{Agent: doc.Agent, Term: doc.Term, Rev: doc.Rev, Reason: err.Error()})
-		return
-	}
-	p.c.feed(ctx, placement.Saved{Agent: doc.Agent, Term: doc.Term, Rev: doc.Rev})
-}
-
-func (p *performer) saveRoutes(ctx context.Context, r *reign, routes messages.Routes) {
-	data, err := messages.Encode(&routes)
-	if err == nil {
-		r.routesRev, err = p.save(ctx, r, bus.RoutesKV, bus.KeyRoutes, r.routesRev, data, func(b []byte) (messages.Term, error) {
-			var was messages.Routes
-			err := messages.Decode(b, &was)
-			return was.Term, err
-		})
-	}
-	if err != nil {
-		p.c.log.Warn("routes not saved", "error", err)
-		p.c.feed(ctx, placement.RoutesSaveFailed{Term: routes.Term, Rev: routes.Rev, Reason: err.Error()})
-		return
-	}
-	p.c.feed(ctx, placement.RoutesSaved{Term: routes.Term, Rev: routes.Rev})
 }
 
 // send sends a document that is saved, and waits for the agent's word.

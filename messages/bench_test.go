@@ -53,3 +53,15 @@ func BenchmarkRequestHeaders(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkBeatDecoder(b *testing.B) {
+	data := golden(b, "heartbeat", nil)
+	b.SetBytes(int64(len(data)))
+	var d BeatDecoder
+	for b.Loop() {
+		var h Heartbeat
+		if err := d.Decode(data, &h); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -85,7 +85,7 @@ func Decode(data []byte, m Message) (err error) {
 // that scan did not see: a test holds every message to that.
 func hasTime(m Message) bool {
 	switch m.(type) {
-	case *Event, *Job:
+	case *Event, *Job, *Explanation:
 		return true
 	}
 	return false

@@ -83,11 +83,18 @@ func (d *DrainEntry) check() error  { return CheckName("agent", d.Agent) }
 // Lease is what the leading coordinator writes into the lease bucket.
 type Lease struct {
 	V      int    `msgpack:"v"`
-	Holder string `msgpack:"h"` // who leads, for people
+	Holder string `msgpack:"h"`           // who leads, for people
+	TTL    int    `msgpack:"t,omitempty"` // whole seconds that it lasts unless it is renewed; 0: not said
 }
 
 func (l *Lease) version() *int { return &l.V }
-func (l *Lease) check() error  { return nil }
+
+func (l *Lease) check() error {
+	if l.TTL < 0 {
+		return Errorf(CodeBadRequest, "ttl: found %d s, allowed is 0 or more", l.TTL)
+	}
+	return nil
+}
 
 // Event is one thing that happened to the fleet, for people and dashboards.
 type Event struct {

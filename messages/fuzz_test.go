@@ -53,6 +53,7 @@ func fuzzMessage[T any, P interface {
 
 func FuzzHeartbeat(f *testing.F)    { fuzzMessage[Heartbeat](f) }
 func FuzzGoodbye(f *testing.F)      { fuzzMessage[Goodbye](f) }
+func FuzzUnreached(f *testing.F)    { fuzzMessage[Unreached](f) }
 func FuzzClaim(f *testing.F)        { fuzzMessage[Claim](f) }
 func FuzzRegistration(f *testing.F) { fuzzMessage[Registration](f) }
 func FuzzPlacement(f *testing.F)    { fuzzMessage[Placement](f) }
@@ -63,6 +64,8 @@ func FuzzTaskEntry(f *testing.F)    { fuzzMessage[TaskEntry](f) }
 func FuzzDrainEntry(f *testing.F)   { fuzzMessage[DrainEntry](f) }
 func FuzzLease(f *testing.F)        { fuzzMessage[Lease](f) }
 func FuzzEvent(f *testing.F)        { fuzzMessage[Event](f) }
+func FuzzQuestion(f *testing.F)     { fuzzMessage[Question](f) }
+func FuzzExplanation(f *testing.F)  { fuzzMessage[Explanation](f) }
 func FuzzState(f *testing.F)        { fuzzMessage[State](f) }
 func FuzzJob(f *testing.F)          { fuzzMessage[Job](f) }
 func FuzzProgress(f *testing.F)     { fuzzMessage[Progress](f) }

@@ -47,6 +47,15 @@ func utc(m Message) {
 	switch m := m.(type) {
 	case *Event:
 		m.Time = m.Time.UTC()
+	case *Explanation:
+		for i := range m.History {
+			utc(&m.History[i])
+		}
+		for _, r := range m.Replicas {
+			for i := range r.History {
+				utc(&r.History[i])
+			}
+		}
 	case *Job:
 		m.Created = m.Created.UTC()
 	}

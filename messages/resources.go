@@ -47,6 +47,9 @@ func (r Resources) Check(field string) error {
 		name, unit string
 		v          float64
 	}{{"compute", "TFLOPS", r.Compute}, {"storage", "GB", r.Storage}, {"network", "Mbps", r.Network}} {
+		if a.v >= 0 && a.v <= math.MaxFloat64 {
+			continue // without making the name that only the error needs: heartbeats come often
+		}
 		if err := CheckAmount(field+a.name, a.v, 0, math.MaxFloat64, a.unit); err != nil {
 			return err
 		}
@@ -57,6 +60,9 @@ func (r Resources) Check(field string) error {
 // CheckAmount returns an error that names field, the value found and the range
 // allowed unless lo ≤ v ≤ hi and v is a finite number.
 func CheckAmount(field string, v, lo, hi float64, unit string) error {
+	if v >= lo && v <= hi && v <= math.MaxFloat64 && v >= -math.MaxFloat64 {
+		return nil
+	}
 	if unit != "" {
 		unit = " " + unit
 	}

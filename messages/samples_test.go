@@ -78,6 +78,7 @@ func samples() []sample {
 			Local: Hold{On: true, Reason: "a stop that was not saved"}, Link: Hold{true, aFence, "no answer for 500 ms"},
 		}, newOf[Latch]()},
 		{"goodbye", &Goodbye{V: 1, Agent: "edge-1", Inc: aFence, Reason: "drained"}, newOf[Goodbye]()},
+		{"unreached", &Unreached{V: 1, Agent: "edge-1", Inc: aFence}, newOf[Unreached]()},
 		{"claim", &Claim{V: 1, Agent: "edge-1", Inc: aFence, Host: "box-7"}, newOf[Claim]()},
 		{"registration", &Registration{V: 1, Environment: anEnv}, newOf[Registration]()},
 		{"placement", &Placement{
@@ -92,8 +93,10 @@ func samples() []sample {
 		{"settings", &Settings{V: 1, WeightLatency: 2, WeightCost: 0.5, Reserve: 0.15, Mode: Adaptive}, newOf[Settings]()},
 		{"task-entry", &TaskEntry{V: 1, Task: aPlaced()}, newOf[TaskEntry]()},
 		{"task-entry-2", &TaskEntry{V: 1, Task: aPreferring()}, newOf[TaskEntry]()},
+		{"task-entry-interrupt", &TaskEntry{V: 1, Task: Task{Name: "detect", Class: Inference, Interrupt: InterruptNever}}, newOf[TaskEntry]()},
 		{"drain-entry", &DrainEntry{V: 1, Agent: "edge-1", Reason: "new fan"}, newOf[DrainEntry]()},
 		{"lease", &Lease{V: 1, Holder: "coordinator-a"}, newOf[Lease]()},
+		{"lease-ttl", &Lease{V: 1, Holder: "coordinator-a", TTL: 10}, newOf[Lease]()},
 		{"event", &Event{V: 1, Time: aTime, Term: aFence, Kind: "replica_moved", Agent: "edge-1", Task: "detect", ID: "detect/0", Reason: "edge-2 is lost"}, newOf[Event]()},
 		{"state", &State{
 			V: 1, Leader: "coordinator-a", Term: aFence, Settings: Settings{V: 1, WeightLatency: 1, WeightCost: 1, Reserve: 0.1, Mode: Dynamic},
@@ -102,6 +105,16 @@ func samples() []sample {
 				Delay: 10.2, Status: aStatus}},
 			Tasks: []Task{aPlaced()}, Bad: Counts{"heartbeat": 2, "claim": 300},
 		}, newOf[State]()},
+		{"question", &Question{V: 1, Name: "detect/0"}, newOf[Question]()},
+		{"explanation", &Explanation{
+			V: 1, Leader: "coordinator-a", Term: aFence, Task: "detect", More: 3, Agent: "edge-1", State: AgentReady,
+			Replicas: []WhyReplica{{
+				Info:     ReplicaInfo{ID: "detect/0", Task: "detect", Agent: "edge-1", State: ReplicaReady, Status: aStatus},
+				Verdicts: []Verdict{{Agent: "edge-1", Chosen: true, Fits: true, Delay: 10.2, Cost: 5, Text: "chosen"}, {Agent: "edge-2", Text: "no room"}},
+				More:     7, History: []Event{{V: 1, Time: aTime, Term: aFence, Kind: "replica_placed", Agent: "edge-1", Task: "detect", ID: "detect/0", Reason: "elected"}},
+			}},
+			History: []Event{{V: 1, Time: aTime, Term: aFence, Kind: "agent_ready", Agent: "edge-1", Reason: "it beats"}},
+		}, newOf[Explanation]()},
 		{"job", &Job{
 			V: 1, ID: "Q8ZT0pT7mEo1xvXyBc0001", Task: "train", Origin: "lab", Site: "main", State: GoalAborted, Attempt: 3, Agent: "cloud-1",
 			Result: []byte{0, 1, 254, 255}, Type: "application/octet-stream", Code: CodeBackendFailed, Reason: "exit status 1", Created: aTime,

@@ -16,6 +16,9 @@ type Kind string
 // permission template covers all agents and one all clients. The table below is the
 // only place where a layout stands; docs/protocol.md prints it for people.
 const (
+	// From a client to the coordinators: Unreached.
+	KindUnreached Kind = "unreached"
+
 	KindHeartbeat Kind = "hb"      // agent → coordinators: Heartbeat
 	KindGoodbye   Kind = "bye"     // agent → coordinators: Goodbye
 	KindClaim     Kind = "claim"   // agent → older agents of its id: Claim
@@ -57,6 +60,7 @@ var layouts = []struct {
 	{KindRequest, []string{"req", "{class}", "{origin}", "{task}"}},
 	{KindHeartbeat, []string{"hb", "{agent}"}},
 	{KindGoodbye, []string{"bye", "{agent}"}},
+	{KindUnreached, []string{"unreached", "{agent}", "{origin}"}},
 	{KindClaim, []string{"claim", "{agent}"}},
 	{KindPlace, []string{"place", "{agent}"}},
 	{KindDo, []string{"do", "{agent}", "{origin}", "{task}"}},

@@ -29,6 +29,7 @@ func TestSubjectLayouts(t *testing.T) {
 	want := map[Kind]string{
 		KindHeartbeat: "fb.demo.main.hb.edge-1",
 		KindGoodbye:   "fb.demo.main.bye.edge-1",
+		KindUnreached: "fb.demo.main.unreached.edge-1.lab",
 		KindClaim:     "fb.demo.main.claim.edge-1",
 		KindPlace:     "fb.demo.main.place.edge-1",
 		KindDo:        "fb.demo.main.do.edge-1.lab.detect",

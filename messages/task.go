@@ -26,6 +26,7 @@ type Task struct {
 	Robot       string            `msgpack:"ro,omitempty" json:"robot,omitempty"`        // pinned to this agent
 	Colocate    bool              `msgpack:"co,omitempty" json:"colocate,omitempty"`     // two replicas may share an environment
 	MovePrice   *float64          `msgpack:"mp,omitempty" json:"move_price,omitempty"`   // score that moving a replica must gain; nil: the coordinator's
+	Interrupt   Interrupt         `msgpack:"in,omitempty" json:"interrupt,omitempty"`    // whether it may pause where old and new do not both fit
 	Delivery    Delivery          `msgpack:"dl,omitempty" json:"delivery,omitempty"`     // inference: "" means Durable
 	Handler     string            `msgpack:"h,omitempty" json:"handler,omitempty"`       // what serves it; "" means the task's name
 	Concurrency int               `msgpack:"cc,omitempty" json:"concurrency,omitempty"`  // requests at once per replica; 0 means 1
@@ -208,6 +209,9 @@ func (t Task) Check(prefix string) error {
 	}
 	if t.Per != PerFleet && t.Replicas != 0 {
 		return Errorf(CodeBadRequest, "%sreplicas: found %d beside per: %s, which sets the number; leave one of the two out", prefix, t.Replicas, t.Per)
+	}
+	if err := t.Interrupt.Check(prefix + "interrupt"); err != nil {
+		return err
 	}
 	if t.Delivery == Direct && t.Class == Training {
 		return Errorf(CodeBadRequest, "%sdelivery: found direct on a training task, whose jobs must wait in a queue; allowed is durable", prefix)

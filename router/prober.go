@@ -282,6 +282,7 @@ func (p *prober) answer(token string, m *nats.Msg) error {
 		for f := range w.flights {
 			f.post(arrival{ev: route.Event{Kind: route.HolderLost, Agent: out.agent}})
 		}
+		p.c.unreached(out.agent)
 		return nil
 	}
 	slices.Sort(held.IDs)

@@ -242,6 +242,7 @@ func (c *Client) answered(token string, m *nats.Msg) error {
 	f := c.flying(id)
 	if noResponders(m) {
 		c.prober.away(agent)
+		c.unreached(agent)
 		if f != nil {
 			f.post(arrival{ev: route.Event{Kind: route.NoResponders, Agent: agent, Attempt: attempt}})
 		}

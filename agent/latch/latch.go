@@ -60,9 +60,10 @@ func (v Verdict) Why() string {
 // Machine is the latch of one robot with the watch over its link. It is not safe for
 // concurrent use.
 type Machine struct {
-	held  messages.Latch
-	known bool
-	link  watch
+	held   messages.Latch
+	known  bool
+	coming messages.Fence // the newest release that was heard, carried out or not
+	link   watch
 }
 
 // New makes the latch of a robot that nothing stops and that does not know yet what was
@@ -96,10 +97,37 @@ func (m *Machine) Restore(l messages.Latch) Effects {
 	return m.changed(before)
 }
 
+// Recover takes in the latch that an earlier life has shown to others. It knows of what
+// began there even where the state file does not: where there is none, or its disk was
+// full. What the file's newest order is newer than has ended since.
+func (m *Machine) Recover(l messages.Latch) Effects {
+	since := m.held.Newest()
+	for _, h := range []*messages.Hold{&l.Local, &l.Link} {
+		if h.Fence.Before(since) {
+			*h = messages.Hold{}
+		}
+	}
+	return m.Restore(l)
+}
+
+// Bucket takes in the creation time of the bucket that orders are kept in now. Where the
+// server's clock was put back before it was made again, its orders would count as older
+// than those of the lost one, and no stop would be heard any more: so what is held of a
+// bucket that is gone becomes older than everything in this one. It holds all the same.
+func (m *Machine) Bucket(epoch int64) Effects {
+	before := m.held
+	for _, f := range []*messages.Fence{&m.held.Own.Fence, &m.held.All.Fence, &m.held.Local.Fence, &m.held.Link.Fence, &m.coming} {
+		if f.Epoch > epoch {
+			*f = messages.Fence{Epoch: epoch}
+		}
+	}
+	return m.changed(before)
+}
+
 // Distrust stops the robot because its saved latch cannot be read: it may have said so.
 func (m *Machine) Distrust(why string) Effects {
 	before := m.held
-	m.held.Local = messages.Hold{On: true, Fence: m.held.Newest(), Reason: why}
+	m.stopHere(why)
 	return m.changed(before)
 }
 
@@ -107,6 +135,31 @@ func (m *Machine) Distrust(why string) Effects {
 func (m *Machine) Unknown() Effects {
 	m.known = false
 	return Effects{Read: true}
+}
+
+// Releases reports whether Read would let a robot act that an order stops now. What was
+// sent to it before must have been refused then.
+func (m *Machine) Releases(own, all *messages.StopOrder) bool {
+	then := *m
+	then.Read(own, all)
+	return m.held.Stopped() != "" && then.held.Stopped() == ""
+}
+
+// Comes takes in that a release was heard, which is carried out by Hear when what was
+// sent before it has been refused. A stop without a number, or a lost link, that comes
+// meanwhile wins, however often that release is sent again.
+func (m *Machine) Comes(o messages.StopOrder) {
+	if !o.Stop && (o.Agent == "" || o.Agent == m.held.Agent) && m.coming.Before(o.Fence) {
+		m.coming = o.Fence
+	}
+}
+
+// newest is the newest order that the robot has heard of.
+func (m *Machine) newest() messages.Fence {
+	if f := m.held.Newest(); m.coming.Before(f) {
+		return f
+	}
+	return m.coming
 }
 
 // Read takes in what the bucket says: the newest orders for this robot and for all; nil
@@ -136,10 +189,18 @@ func (m *Machine) Hear(o messages.StopOrder) Effects {
 	case o.Fence.IsZero() && !o.Stop:
 		return Effects{Refuse: "a release has to be saved before it is sent"}
 	case o.Fence.IsZero():
-		if !m.held.Local.On {
-			m.held.Local = messages.Hold{On: true, Fence: m.held.Newest(), Reason: o.Reason}
-		}
+		m.stopHere(o.Reason)
 		return m.changed(before)
+	case o.Fence.Epoch < m.held.Newest().Epoch:
+		// It comes late, or from a bucket that was made again after the server's clock had
+		// been put back. The bucket tells; until then a stop is a stop.
+		if !o.Stop {
+			return Effects{Read: true, Refuse: "its number is of another bucket than the newest order's; which one counts is being read"}
+		}
+		m.stopHere(o.Reason)
+		fx := m.changed(before)
+		fx.Read = true
+		return fx
 	}
 	newer(m.slot(o), messages.Hold{On: o.Stop, Fence: o.Fence, Reason: o.Reason})
 	if !o.Stop {
@@ -152,6 +213,16 @@ func (m *Machine) Hear(o messages.StopOrder) Effects {
 		}
 	}
 	return m.changed(before)
+}
+
+// stopHere stops the robot by something that has no number: until a release that is newer
+// than all that was heard of by now.
+func (m *Machine) stopHere(why string) {
+	h := &m.held.Local
+	if !h.On {
+		*h = messages.Hold{On: true, Reason: why}
+	}
+	h.Fence = m.newest()
 }
 
 // slot is the hold that an order belongs to.

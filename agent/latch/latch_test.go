@@ -277,3 +277,101 @@ func TestSleptOver(t *testing.T) {
 		}
 	}
 }
+
+// A stop without a number that comes while a release is being carried out wins, however
+// often that release is sent again; so does a lost link.
+func TestRepeatedRelease(t *testing.T) {
+	m := wellLinked(0)
+	m.Read(nil, nil)
+	m.Hear(order("r1", true, 1))
+	release := order("r1", false, 2)
+	m.Comes(release) // the agent waits for its data connection now
+	m.Hear(order("", true, 0))
+	m.Hear(release)
+	if got := code(m.Verdict(), bound); got != messages.CodeStopped {
+		t.Fatalf("a release of before it ended a stop: %q", got)
+	}
+	newer := order("r1", false, 3)
+	m.Comes(newer)
+	m.Hear(order("r1", true, 0)) // repeated, too
+	m.Hear(newer)
+	if got := code(m.Verdict(), bound); got != messages.CodeStopped {
+		t.Fatalf("a release of before its repetition ended a stop: %q", got)
+	}
+	m.Hear(order("", false, 4))
+	if got := code(m.Verdict(), bound); got != "" {
+		t.Fatalf("released: %q", got)
+	}
+	m.Comes(order("r1", false, 5))
+	m.Tick(time.Unix(1010, 0), true)
+	m.Tick(time.Unix(1010, 0).Add(2*PingEvery), true)
+	m.Pong(time.Unix(1011, 0), time.Unix(1011, 0))
+	m.Read(nil, nil)
+	m.Hear(order("r1", false, 5))
+	if got := code(m.Verdict(), bound); got != messages.CodeStopped {
+		t.Fatalf("a release of before it ended a lost link: %q", got)
+	}
+}
+
+// The bucket was lost, and made again after the server's clock had been put back: its
+// orders have numbers that look older, and count all the same.
+func TestBucketOfAnEarlierTime(t *testing.T) {
+	of := func(epoch int64, rev uint64, stop bool) messages.StopOrder {
+		return messages.StopOrder{Agent: "r1", Stop: stop, Fence: messages.Fence{Epoch: epoch, Revision: rev}}
+	}
+	for _, stopped := range []bool{false, true} {
+		m := wellLinked(0)
+		m.Read(nil, nil)
+		m.Hear(of(2000, 7, true))
+		if !stopped {
+			m.Hear(of(2000, 8, false))
+		}
+		stop, release := of(1000, 1, true), of(1000, 2, false)
+		if fx := m.Hear(stop); fx.Cancel != Every || !fx.Read || code(m.Verdict(), bound) != messages.CodeStopped {
+			t.Fatalf("a stop was not heard: %+v, %+v", fx, m.Verdict())
+		}
+		if fx := m.Hear(release); fx.Refuse == "" || !fx.Read {
+			t.Fatalf("a release that may be old was taken: %+v", fx)
+		}
+		m.Bucket(1000)
+		m.Read(&stop, nil)
+		if code(m.Verdict(), bound) != messages.CodeStopped {
+			t.Fatal("the new bucket released the robot")
+		}
+		if fx := m.Hear(release); fx.Refuse != "" || code(m.Verdict(), bound) != "" {
+			t.Fatalf("not released: %+v, %+v", fx, m.Verdict())
+		}
+		if fx := m.Bucket(1000); fx.Save {
+			t.Fatal("the same bucket changes something")
+		}
+	}
+}
+
+// What a full disk has kept out of the state file stands in the bucket.
+func TestRecover(t *testing.T) {
+	shown := messages.Latch{Agent: "r1", Own: messages.Hold{Fence: at(3)}, Link: messages.Hold{On: true, Fence: at(3), Reason: "no answer"}}
+	for _, s := range []struct {
+		file messages.Fence // its newest order
+		link bool
+	}{{messages.Fence{}, true}, {at(3), true}, {at(4), false}} {
+		m := New("r1", 0)
+		m.Restore(messages.Latch{Agent: "r1", Own: messages.Hold{Fence: s.file}})
+		m.Recover(shown)
+		if m.Held().Link.On != s.link {
+			t.Errorf("file of %v: link lost %v, want %v", s.file, m.Held().Link.On, s.link)
+		}
+	}
+}
+
+func TestReleases(t *testing.T) {
+	m := wellLinked(0)
+	m.Hear(order("r1", true, 2))
+	older, newer, all := order("r1", false, 1), order("r1", false, 3), order("", false, 4)
+	if m.Releases(&older, &all) || !m.Releases(&newer, nil) || m.Verdict().Orders == "" {
+		t.Error("what reading would do is told wrongly, or done")
+	}
+	m.Hear(order("", true, 0))
+	if m.Releases(&newer, nil) {
+		t.Error("what was read ended a stop without a number")
+	}
+}

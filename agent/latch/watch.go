@@ -92,7 +92,7 @@ func (m *Machine) lose(armed bool) Effects {
 	if !armed || m.held.Link.On {
 		return Effects{}
 	}
-	m.held.Link = messages.Hold{On: true, Fence: m.held.Newest(), Reason: fmt.Sprintf("its pings to the server had no answer for %v", Silence)}
+	m.held.Link = messages.Hold{On: true, Fence: m.newest(), Reason: fmt.Sprintf("its pings to the server had no answer for %v", Silence)}
 	return Effects{Cancel: Bound, Hooks: true, Save: true}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/fleetbus/fleetbus/internal/fleetfile"
 	"github.com/fleetbus/fleetbus/internal/history"
 	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -29,6 +30,7 @@ type agentFlags struct {
 	stateDir          string
 	reEngage          time.Duration
 	hooks             hooks
+	foreign           string
 
 	config, history string
 }
@@ -50,6 +52,10 @@ A robot that loses its link does as its tasks' on_link_loss says. --on-link-loss
 is what a task may name there; the command gets FLEETBUS_ROBOT, FLEETBUS_TASK, FLEETBUS_REPLICA
 and FLEETBUS_REASON in its environment, and has 10 s. It supplements a hardware stop and never
 replaces it.
+
+Others than fleetbus may use the machine, too. What they use is what --foreign-use FILE says, a YAML
+file of yours with any of compute, storage and network that is read once a second: nothing is
+placed onto that room, and what is placed moves away when it is taken for more than 5 s.
 
 A --config file has the same fields; flags win over it.`,
 		Example: `  fleetbus agent --id robot-1 --tier robot --compute 10TFLOPS --network 10Mbps --simulate
@@ -78,6 +84,7 @@ func (g *agentFlags) define(f *pflag.FlagSet) {
 	f.StringVar(&g.stateDir, "state-dir", "", "of a robot: `DIRECTORY` that keeps why it is stopped (default $XDG_STATE_HOME/fleetbus/agents or ~/.local/state/fleetbus/agents)")
 	f.DurationVar(&g.reEngage, "re-engage", 0, "of a robot: take actions again after its link was lost and has been well for so long, at least 4s; 0: only after `fleetbus release`")
 	f.Var(&g.hooks, "on-link-loss", "of a robot: `NAME=COMMAND` that runs when its link is lost, for tasks with on_link_loss: NAME; may be repeated")
+	f.StringVar(&g.foreign, "foreign-use", "", "YAML `FILE` that says what others use of this machine, for example compute: 40TFLOPS; replace it as often as you like")
 	f.StringVar(&g.config, "config", "", "YAML `FILE` with these fields")
 	f.StringVar(&g.history, "history", "", "append what is executed to this `FILE`")
 	_ = f.MarkHidden("history") // of the demo and its checker; it fails only for a flag that is not there
@@ -139,6 +146,11 @@ func (a *app) agent(cmd *cobra.Command, g *agentFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	foreign, stop, err := watchForeign(cmd.Context(), g.foreign, log)
+	if err != nil {
+		return fileError(cmd, err)
+	}
+	defer stop()
 	if g.history != "" {
 		w, err := history.Open(g.history, env.ID)
 		if err != nil {
@@ -158,21 +170,21 @@ func (a *app) agent(cmd *cobra.Command, g *agentFlags) (err error) {
 	return again(cmd.Context(), log, "agent "+env.ID, func(ctx context.Context) error {
 		return a.runAgent(ctx, log, agent.Config{
 			Fleet: a.fleet, Environment: env, DrainTimeout: g.drain, Logger: log, Version: versionString(),
-			StateDir: g.stateDir, ReEngage: g.reEngage, LinkHooks: hooks,
+			StateDir: g.stateDir, ReEngage: g.reEngage, LinkHooks: hooks, Foreign: foreign,
 		}, handlers)
 	})
 }
 
 func (a *app) runAgent(ctx context.Context, log *slog.Logger, cfg agent.Config, handlers []agent.Handler) error {
 	env := cfg.Environment
-	nc, err := a.connectForever(ctx, "fleetbus agent "+env.ID, log)
+	nc, err := a.connectForever(ctx, bus.AgentConn(a.fleet, env.ID), log)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
 	// Heartbeats have a connection of their own: a large body on its way must not look
 	// like the death of the agent.
-	beats, err := a.connectForever(ctx, "fleetbus beats "+env.ID, log)
+	beats, err := a.connectForever(ctx, bus.BeatConn(a.fleet, env.ID), log)
 	if err != nil {
 		return err
 	}

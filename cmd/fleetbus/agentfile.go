@@ -18,7 +18,7 @@ import (
 // read by the same code. labels and exec are mappings of what the flags repeat.
 var agentFields = []string{
 	"id", "tier", "site", "labels", "compute", "storage", "network", "latency", "price", "billing",
-	"simulate", "exec", "drain_timeout", "state_dir", "re_engage", "on_link_loss",
+	"simulate", "exec", "drain_timeout", "state_dir", "re_engage", "on_link_loss", "foreign_use",
 }
 
 // repeated are the fields that are mappings, and their flags.
@@ -27,19 +27,25 @@ var repeated = map[string]string{"labels": "label", "exec": "exec", "on_link_los
 // maxAgentFile bounds the file, bytes: thousands of labels fit, a disk image does not.
 const maxAgentFile = 1 << 20
 
-// loadFlags sets the flags that a file names and that the command line does not. The
-// error is fleetfile.Errors for what the file says.
+// loadFlags sets the flags that an agent's file names and that the command line does not.
+// The error is fleetfile.Errors for what the file says.
 func loadFlags(path string, flags *pflag.FlagSet) error {
+	return loadFields("--config", path, agentFields, flags)
+}
+
+// loadFields sets the flags that a file names, which may be those of fields; flag is the
+// one that names the file.
+func loadFields(flag, path string, fields []string, flags *pflag.FlagSet) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return fmt.Errorf("--config: %w", err)
+		return fmt.Errorf("%s: %w", flag, err)
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxAgentFile+1))
 	if err != nil {
-		return fmt.Errorf("--config: %w", err)
+		return fmt.Errorf("%s: %w", flag, err)
 	}
-	l := fileLoader{path: path, flags: flags}
+	l := fileLoader{path: path, fields: fields, flags: flags}
 	if len(data) > maxAgentFile {
 		l.fail(0, "", "found more than %d bytes; the file of an agent is smaller", maxAgentFile)
 		return l.errs
@@ -49,7 +55,7 @@ func loadFlags(path string, flags *pflag.FlagSet) error {
 	err = dec.Decode(&document)
 	switch {
 	case errors.Is(err, io.EOF):
-		l.fail(0, "", "it is empty; allowed are %s", strings.Join(agentFields, ", "))
+		l.fail(0, "", "it is empty; allowed are %s", strings.Join(fields, ", "))
 	case err != nil:
 		l.errs = append(l.errs, fleetfile.NotYAML(path, data, err))
 	case dec.Decode(new(yaml.Node)) == nil:
@@ -65,9 +71,10 @@ func loadFlags(path string, flags *pflag.FlagSet) error {
 
 // fileLoader collects what is wrong with the file, all of it.
 type fileLoader struct {
-	path  string
-	flags *pflag.FlagSet
-	errs  fleetfile.Errors
+	path   string
+	fields []string // that it may name
+	flags  *pflag.FlagSet
+	errs   fleetfile.Errors
 }
 
 func (l *fileLoader) fail(line int, field, format string, args ...any) {
@@ -99,8 +106,8 @@ func (l *fileLoader) mapping(root *yaml.Node) {
 	l.pairs(root, "", func(key, value *yaml.Node) {
 		field := key.Value
 		switch {
-		case !slices.Contains(agentFields, field):
-			l.fail(key.Line, field, "unknown field; allowed are %s", strings.Join(agentFields, ", "))
+		case !slices.Contains(l.fields, field):
+			l.fail(key.Line, field, "unknown field; allowed are %s", strings.Join(l.fields, ", "))
 		case repeated[field] != "":
 			given := l.given(repeated[field])
 			l.pairs(value, field, func(key, value *yaml.Node) {

@@ -65,11 +65,19 @@ func agentTable(cmd *cobra.Command, p picture, stops safety.State) error {
 				count++
 			}
 		}
-		t.add(e.ID, string(e.Tier), e.Site, state, share(g.Planned.Compute, e.Capacity.Compute),
-			share(g.Planned.Storage, e.Capacity.Storage), share(g.Planned.Network, e.Capacity.Network),
+		t.add(e.ID, string(e.Tier), e.Site, state, taken(g.Planned.Compute, g.Foreign.Compute, e.Capacity.Compute),
+			taken(g.Planned.Storage, g.Foreign.Storage, e.Capacity.Storage), taken(g.Planned.Network, g.Foreign.Network, e.Capacity.Network),
 			millis(e.Latency), beat, number(float64(count)))
 	}
 	return t.print(cmd)
+}
+
+// taken is what the plan uses of what there is, and what others use where they do.
+func taken(planned, others, have float64) string {
+	if others > 0 {
+		return share(planned, have) + " (others " + number(others) + ")"
+	}
+	return share(planned, have)
 }
 
 // stoppedLine says of a robot that it is stopped, and what ends that.

@@ -14,6 +14,7 @@ func coordinatorCmd(a *app) *cobra.Command {
 	var id string
 	var replicas int
 	var lease time.Duration
+	var system bool
 	cmd := &cobra.Command{
 		Use:   "coordinator",
 		Short: "Run a coordinator; several may run, one of them leads",
@@ -44,7 +45,7 @@ lease expires. Requests are served by the last plan even when none runs.`,
 				log.Info("coordinator runs", "id", id, "fleet", a.fleet, "server", nc.ConnectedUrlRedacted())
 				return supervise(ctx,
 					part{"coordinator", coordinator.New(nc, coordinator.Config{
-						Fleet: a.fleet, ID: id, Replicas: replicas, LeaseTTL: lease, Logger: log, Version: versionString(),
+						Fleet: a.fleet, ID: id, Replicas: replicas, LeaseTTL: lease, Logger: log, Version: versionString(), SystemEvents: system,
 					}).Run},
 					a.announcer(nc, cmd))
 			})
@@ -53,5 +54,6 @@ lease expires. Requests are served by the last plan even when none runs.`,
 	cmd.Flags().StringVar(&id, "id", "", "`NAME` of this coordinator, for people (default a random one)")
 	cmd.Flags().IntVar(&replicas, "replicas", 0, "how many servers keep each stream and bucket: 1, 3 or 5 (default 3 in a cluster, else 1)")
 	cmd.Flags().DurationVar(&lease, "lease-ttl", coordinator.DefaultLeaseTTL, "after how long another coordinator takes over from a dead leader, whole seconds")
+	cmd.Flags().BoolVar(&system, "system-events", false, "find dead agents sooner by what the server says of closed connections; the account must import it from the system account (docs/operations.md)")
 	return cmd
 }

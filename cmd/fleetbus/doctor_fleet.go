@@ -86,6 +86,7 @@ func (d *doctor) leader(ctx context.Context, b *bus.Bus) {
 	d.add("coordinator", good, fmt.Sprintf("%s leads, term %s", s.Leader, s.Term), "")
 	d.agents(s)
 	d.waiting(s)
+	d.routes(ctx, b, s)
 	dropped := 0
 	for _, n := range s.Bad {
 		dropped += n
@@ -149,6 +150,43 @@ func (d *doctor) stops(ctx context.Context, b *bus.Bus) {
 	default:
 		d.add("stops", good, "no robot is stopped", "")
 	}
+}
+
+// routes judges the room in the one message that the routes of a fleet are.
+func (d *doctor) routes(ctx context.Context, b *bus.Bus, s *messages.State) {
+	kv, err := b.KV(ctx, bus.RoutesKV)
+	if err != nil {
+		return // said already
+	}
+	e, err := kv.Get(ctx, bus.KeyRoutes)
+	if err != nil {
+		return // nothing was ever placed
+	}
+	var r messages.Routes
+	if messages.Decode(e.Value(), &r) != nil {
+		return
+	}
+	listed := 0
+	for _, t := range r.Tasks {
+		listed += len(t.Replicas)
+	}
+	if found := fullRoutes(len(e.Value()), listed, len(s.Replicas)); found != "" {
+		d.add("routes", warn, found, "run fewer replicas in this fleet, or split it: what is over the limit is neither saved nor sent, and clients go on with the routes before")
+	}
+}
+
+// fullRoutes says what is to be said of routes that have so many bytes with the replicas that
+// they list, where the fleet has so many: "" for nothing.
+func fullRoutes(size, listed, replicas int) string {
+	const full = 0.8 // early enough to do something
+	if listed == 0 {
+		return ""
+	}
+	each := float64(size) / float64(listed)
+	if float64(max(replicas, listed))*each < full*messages.MaxControl {
+		return ""
+	}
+	return fmt.Sprintf("the routes of a fleet are one message of at most %d bytes, which has room for about %.0f replicas of %.0f bytes; there are %d", messages.MaxControl, messages.MaxControl/each, each, max(replicas, listed))
 }
 
 func (d *doctor) waiting(s *messages.State) {

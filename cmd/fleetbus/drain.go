@@ -95,7 +95,12 @@ func forgetCmd(a *app) *cobra.Command {
 
 // withAgent checks the name of an agent and opens the bus.
 func (a *app) withAgent(cmd *cobra.Command, agent string, do func(context.Context, *bus.Bus) error) error {
-	if err := messages.CheckName("agent", agent); err != nil {
+	return a.withNamed(cmd, "agent", agent, do)
+}
+
+// withNamed checks a name and opens the bus.
+func (a *app) withNamed(cmd *cobra.Command, what, name string, do func(context.Context, *bus.Bus) error) error {
+	if err := messages.CheckName(what, name); err != nil {
 		return usageError{err}
 	}
 	ctx, cancel := a.within(cmd.Context())

@@ -14,11 +14,18 @@ import (
 func eventsCmd(a *app) *cobra.Command {
 	var follow bool
 	var since time.Duration
+	var only eventFilter
 	cmd := &cobra.Command{
 		Use:   "events",
 		Short: "Print what happened to the fleet, the oldest first; with --json one object a line",
-		Args:  noArgs,
+		Long: `Print what happened to the fleet and why, the oldest first; with --json one object a line. The
+last 10,000 events are kept, whoever leads. --agent, --task and --kind are for what is about all of
+them; ` + "`fleetbus explain`" + ` puts them together with how things are now.`,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := only.check(); err != nil {
+				return err
+			}
 			ctx, cancel := a.within(cmd.Context())
 			defer cancel()
 			b, done, err := a.bus(ctx, a.shortLog(cmd))
@@ -26,17 +33,46 @@ func eventsCmd(a *app) *cobra.Command {
 				return err
 			}
 			defer done()
-			return a.events(ctx, cmd, b, since, follow)
+			return a.events(ctx, cmd, b, since, follow, only)
 		},
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until stopped")
 	cmd.Flags().DurationVar(&since, "since", 0, "only events of the last `DURATION` (with --follow the default is only new ones)")
+	cmd.Flags().StringVar(&only.agent, "agent", "", "only events about this `AGENT`")
+	cmd.Flags().StringVar(&only.task, "task", "", "only events about this `TASK`, or this replica of one")
+	cmd.Flags().StringVar(&only.kind, "kind", "", "only events of this `KIND`, for example replica_moved")
 	return cmd
+}
+
+// eventFilter picks events; what is empty is not asked for.
+type eventFilter struct{ agent, task, kind string }
+
+func (f eventFilter) check() error {
+	for _, v := range []struct{ flag, name string }{{"--agent", f.agent}, {"--kind", f.kind}} {
+		if v.name != "" {
+			if err := messages.CheckName(v.flag, v.name); err != nil {
+				return usageError{err}
+			}
+		}
+	}
+	if f.task == "" {
+		return nil
+	}
+	if _, _, err := messages.ParseReplica(f.task); err != nil {
+		if err := messages.CheckName("--task", f.task); err != nil {
+			return usageError{err}
+		}
+	}
+	return nil
+}
+
+func (f eventFilter) fits(e *messages.Event) bool {
+	return (f.agent == "" || e.Agent == f.agent) && (f.task == "" || e.Task == f.task || e.ID == f.task) && (f.kind == "" || e.Kind == f.kind)
 }
 
 // events prints stored events and, with follow, those that come. ask bounds the questions
 // before the first event.
-func (a *app) events(ask context.Context, cmd *cobra.Command, b *bus.Bus, since time.Duration, follow bool) error {
+func (a *app) events(ask context.Context, cmd *cobra.Command, b *bus.Bus, since time.Duration, follow bool, only eventFilter) error {
 	if since < 0 {
 		return usagef("--since: found %v, allowed is 0 or more", since)
 	}
@@ -71,6 +107,7 @@ func (a *app) events(ask context.Context, cmd *cobra.Command, b *bus.Bus, since 
 		return bus.Explain(err, "read the events")
 	}
 	defer stored.Stop()
+	none := true
 	for {
 		next, cancel := cmd.Context(), context.CancelFunc(func() {})
 		if !follow {
@@ -85,14 +122,19 @@ func (a *app) events(ask context.Context, cmd *cobra.Command, b *bus.Bus, since 
 		case err != nil:
 			return bus.Explain(err, "read the events")
 		}
-		if err := a.printEvent(cmd, msg.Data()); err != nil {
+		printed, err := a.printEvent(cmd, msg.Data(), only)
+		if err != nil {
 			return err
 		}
+		none = none && !printed
 		meta, err := msg.Metadata()
 		if err != nil {
 			return bus.Explain(err, "read the events")
 		}
 		if meta.NumPending == 0 && !follow {
+			if none && !a.json {
+				notef(cmd, "no stored event is like that; `fleetbus events` prints all, --follow waits for what comes\n")
+			}
 			return nil
 		}
 	}
@@ -105,28 +147,19 @@ func (a *app) noEvents(cmd *cobra.Command) error {
 	return nil
 }
 
-func (a *app) printEvent(cmd *cobra.Command, data []byte) error {
+// printEvent prints an event if it is one that was asked for, and reports whether it is.
+func (a *app) printEvent(cmd *cobra.Command, data []byte, only eventFilter) (printed bool, err error) {
 	event := new(messages.Event)
 	if err := messages.Decode(data, event); err != nil {
 		notef(cmd, "skipped an event that cannot be read: %v\n", err)
-		return nil
+		return false, nil
+	}
+	if !only.fits(event) {
+		return false, nil
 	}
 	if a.json {
-		return printLine(cmd, event)
+		return true, printLine(cmd, event)
 	}
-	line := event.Time.Local().Format("2006-01-02 15:04:05.000") + "  " + event.Kind
-	switch {
-	case event.ID != "":
-		line += "  " + event.ID
-	case event.Task != "":
-		line += "  " + event.Task
-	}
-	if event.Agent != "" {
-		line += "  on " + event.Agent
-	}
-	if event.Reason != "" {
-		line += "  (" + event.Reason + ")"
-	}
-	printf(cmd, "%s\n", line)
-	return nil
+	printf(cmd, "%s\n", eventLine(event))
+	return true, nil
 }

@@ -134,6 +134,7 @@ simulate: true
 exec:
   grasp: python3 'my grasp.py' --fast
 drain_timeout: 5s
+foreign_use: /run/use.yaml
 `)
 	a := &app{}
 	g := agentFlags{labels: make(map[string]string)}
@@ -152,7 +153,7 @@ drain_timeout: 5s
 	}
 	want := messages.Resources{Compute: 10, Storage: 1000, Network: 10}
 	if e.ID != "robot-1" || e.Tier != messages.Robot || e.Site != "hall-2" || e.Capacity != want || e.Latency != 1 || e.Price != 2 ||
-		e.Billing != messages.Whole || e.Labels["gpu"] != "yes" || e.Labels["floor"] != "3" || !g.simulate || g.drain.Seconds() != 5 {
+		e.Billing != messages.Whole || e.Labels["gpu"] != "yes" || e.Labels["floor"] != "3" || !g.simulate || g.drain.Seconds() != 5 || g.foreign != "/run/use.yaml" {
 		t.Errorf("got %+v, %+v", e, g)
 	}
 	if len(g.commands) != 1 || g.commands[0] != (command{"grasp", "python3 'my grasp.py' --fast"}) {

@@ -60,7 +60,11 @@ func execute(args []string, in io.Reader, out, errw io.Writer) int {
 			_ = json.NewEncoder(out).Encode(map[string]any{"error": errorJSON(err)}) // the status says it too
 		}
 	}
-	if isUsage {
+	var status statusError
+	switch {
+	case errors.As(err, &status):
+		return status.status
+	case isUsage:
 		return exitUsage
 	}
 	return exitFailure
@@ -75,6 +79,15 @@ func (e usageError) Unwrap() error { return e.err }
 func usagef(format string, args ...any) error {
 	return usageError{messages.Errorf(messages.CodeBadRequest, format, args...)}
 }
+
+// statusError fails the command with an exit status of its own.
+type statusError struct {
+	err    error
+	status int
+}
+
+func (e statusError) Error() string { return e.err.Error() }
+func (e statusError) Unwrap() error { return e.err }
 
 // silentError fails the command without a further word: its output has said it all.
 type silentError struct{}
@@ -188,6 +201,8 @@ Start here:
 	add("run", upCmd(a), agentCmd(a), coordinatorCmd(a), routerCmd(a), serverCmd(a), demoCmd(a))
 	add("use", applyCmd(a), deleteCmd(a), drainCmd(a), undrainCmd(a), forgetCmd(a), stopCmd(a), releaseCmd(a), planCmd(), requestCmd(a), jobCmd(a))
 	add("look", doctorCmd(a), agentsCmd(a), tasksCmd(a), placementsCmd(a), eventsCmd(a), waitCmd(a), versionCmd(a))
+	add("use", diffCmd(a), rollbackCmd(a))
+	add("look", explainCmd(a), versionsCmd(a))
 	mark(root, &a.started)
 	return root
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/fleetbus/fleetbus/coordinator"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 )
@@ -21,26 +20,16 @@ var errNoLeader = messages.Errorf(messages.CodeUnavailable, "ask the leader for 
 // leaderState asks the leading coordinator for its picture. It returns errNoLeader where
 // none answers within the time of ctx.
 func leaderState(ctx context.Context, b *bus.Bus) (*messages.State, error) {
-	subject := b.Subject(messages.KindControl, messages.FleetSite)
-	subject.ID = "state"
-	msg, err := b.Conn.RequestWithContext(ctx, subject.String(), nil)
-	switch {
-	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, context.DeadlineExceeded), errors.Is(err, nats.ErrTimeout):
+	state, err := coordinator.ReadState(ctx, b)
+	switch messages.CodeOf(err) {
+	case "":
+		return &state, nil
+	case messages.CodeUnavailable:
 		return nil, errNoLeader
-	case err != nil:
-		return nil, bus.Explain(err, "ask the leader for its state")
-	}
-	if len(msg.Header[messages.HeaderError]) > 0 {
-		if reply, err := messages.ParseReply(msg.Header); err == nil && reply.Err != nil {
-			return nil, reply.Err
-		}
-		return nil, messages.Errorf(messages.Code(msg.Header.Get(messages.HeaderError)), "ask the leader for its state: %s", msg.Header.Get(messages.HeaderErrorText))
-	}
-	state := new(messages.State)
-	if err := messages.Decode(msg.Data, state); err != nil {
+	case messages.CodeBadRequest:
 		return nil, messages.Errorf(messages.CodeInternal, "read the leader's state: %v; is its version newer than this program's?", err)
 	}
-	return state, nil
+	return nil, err
 }
 
 // savedRoutes reads the plan that clients use; nil where none was ever made. It makes no

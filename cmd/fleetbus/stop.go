@@ -39,8 +39,9 @@ func releaseCmd(a *app) *cobra.Command {
 
 A robot that had lost its link and stopped by itself has to hear the release; one that was
 stopped by an order and is away finds it when it comes back. --all does not release a
-robot that was stopped by name: name it. What was sent to a robot before its release never
-runs.`,
+robot that was stopped by name: name it. What had reached a robot's server before its
+release never runs. Where another order came while the release was being saved it is not
+sent: look again.`,
 		Example: "  fleetbus release robot-1\n  fleetbus release --all",
 	})
 }

@@ -1,8 +1,6 @@
 package alloc
 
-import (
-	"github.com/fleetbus/fleetbus/coordinator/alloc/assign"
-)
+import "slices"
 
 // A fleet is mostly small machines that hold a handful of replicas each, in sites that
 // share no more than some large ones. The large ones, the hubs, are well described by
@@ -21,7 +19,7 @@ const (
 // cell is a part of the fleet that shares nothing but hubs with the rest.
 type cell struct {
 	who   []int   // replicas, ascending
-	hubs  bool    // somebody could go to a hub
+	hubs  []int   // where somebody could go, too, ascending
 	bound float64 // what they cost at least, those that go to hubs at their prices, and moves for nothing
 	slack float64 // by how much more they cost in the plan at most, moves included
 }
@@ -34,9 +32,16 @@ type cells struct {
 	roam   []bool               // by replica: it can go to so many cells that it belongs to none
 	bin    []int                // scratch: -1 for every environment
 	values []float64            // what each replica is worth in the bound
-	of, at []int                // the cell of a replica and of an environment, -1 for none
+	of     []int                // the cell of a replica; uncounted, or ofHubs
+	at     []int                // the cell of an environment, -1 for none
 	prices [][resources]float64 // of the hubs, at which the cells were planned last
 }
+
+// What a replica is of that is of no cell: not counted, or among the rest.
+const (
+	uncounted = -1
+	ofHubs    = -2
+)
 
 // divide makes cells of the replicas listed, ascending.
 func (in *instance) divide(who []int) *cells {
@@ -52,17 +57,89 @@ func (in *instance) divide(who []int) *cells {
 		}
 		d.of, d.at = none(len(in.reps)), none(len(in.envs))
 		for i := range d.list {
-			for _, r := range d.list[i].who {
-				d.of[r] = i
-				for _, c := range in.reps[r].cands {
-					if !d.hub[c.env] {
-						d.at[c.env] = i
-					}
-				}
-			}
+			in.own(d, i)
+		}
+		for _, r := range d.rest {
+			d.of[r] = ofHubs
 		}
 		return d
 	}
+}
+
+// own notes what is of cell i.
+func (in *instance) own(d *cells, i int) {
+	c := &d.list[i]
+	c.hubs = nil
+	for _, r := range c.who {
+		d.of[r] = i
+		for _, x := range in.reps[r].cands {
+			if d.hub[x.env] {
+				c.hubs = append(c.hubs, x.env)
+			} else {
+				d.at[x.env] = i
+			}
+		}
+	}
+	slices.Sort(c.hubs)
+	c.hubs = slices.Compact(c.hubs)
+}
+
+// merge makes one cell of two, and returns which. The bound is not that of both.
+func (in *instance) merge(d *cells, i, j int) int {
+	i, j = min(i, j), max(i, j)
+	if i == j {
+		return i
+	}
+	who := slices.Concat(d.list[i].who, d.list[j].who)
+	slices.Sort(who)
+	d.list[i], d.list[j] = cell{who: who}, cell{}
+	for e, c := range d.at {
+		if c == j {
+			d.at[e] = i
+		}
+	}
+	in.own(d, i)
+	return i
+}
+
+// admit counts r, which has a place, in the cell that it belongs to, and returns that cell,
+// or -1 where it belongs to none. Cells that it ties together become one.
+func (in *instance) admit(d *cells, r int) int {
+	i, local := -1, false
+	for _, c := range in.reps[r].cands {
+		if d.hub[c.env] {
+			continue
+		}
+		local = true
+		switch at := d.at[c.env]; {
+		case at < 0:
+		case i < 0:
+			i = at
+		default:
+			i = in.merge(d, i, at)
+		}
+	}
+	if !local {
+		d.rest = append(d.rest, r)
+		d.of[r] = ofHubs
+		return -1
+	}
+	if i < 0 {
+		i = len(d.list)
+		d.list = append(d.list, cell{})
+	}
+	x, _ := slices.BinarySearch(d.list[i].who, r)
+	d.list[i].who = slices.Insert(slices.Clone(d.list[i].who), x, r)
+	in.own(d, i)
+	return i
+}
+
+// clone is d with lists of its own: what one round of planning changes is no business of the
+// round before.
+func (d *cells) clone() *cells {
+	out := *d
+	out.list, out.values = slices.Clone(d.list), slices.Clone(d.values)
+	return &out
 }
 
 func none(n int) []int {
@@ -144,12 +221,9 @@ func (in *instance) components(d *cells, who []int) {
 		if d.roam[r] {
 			continue
 		}
-		local, hubs := false, false
-		for _, c := range in.reps[r].cands {
-			local, hubs = local || !d.hub[c.env], hubs || d.hub[c.env]
-		}
+		local := slices.ContainsFunc(in.reps[r].cands, func(c candidate) bool { return !d.hub[c.env] })
 		if !local {
-			if hubs {
+			if len(in.reps[r].cands) > 0 {
 				d.rest = append(d.rest, r)
 			}
 			continue
@@ -161,23 +235,13 @@ func (in *instance) components(d *cells, who []int) {
 			d.list = append(d.list, cell{})
 		}
 		d.list[x].who = append(d.list[x].who, r)
-		d.list[x].hubs = d.list[x].hubs || hubs
 	}
 }
 
 // dissolve takes a cell that is too large apart, and reports whether it was: without the
 // replicas that can go to many places in it, or else its environments are hubs.
 func (in *instance) dissolve(c *cell, d *cells) bool {
-	kinds, envs := make(map[int]bool), make(map[int]bool)
-	for _, r := range c.who {
-		kinds[in.reps[r].kind] = true
-		for _, x := range in.reps[r].cands {
-			if !d.hub[x.env] {
-				envs[x.env] = true
-			}
-		}
-	}
-	if len(kinds)+len(envs) <= in.rows {
+	if in.rowsOf(c, d) <= in.rows {
 		return false
 	}
 	found := false
@@ -193,88 +257,40 @@ func (in *instance) dissolve(c *cell, d *cells) bool {
 		}
 	}
 	if !found {
-		for e := range envs {
-			d.hub[e] = true
+		for _, r := range c.who {
+			for _, x := range in.reps[r].cands {
+				d.hub[x.env] = true
+			}
 		}
 	}
 	return true
 }
 
-// outside is what r costs on the best of the hubs at the prices; not ok where it can go to
-// none.
-func (s *state) outside(r int, hub []bool, moves bool) (price float64, ok bool) {
-	for _, c := range s.in.reps[r].cands {
-		if !hub[c.env] {
+// rowsOf is how many rows the programme of a cell has: one for each environment, and one
+// for the equal replicas that have a choice, which are no longer equal where moving them
+// costs something.
+func (in *instance) rowsOf(c *cell, d *cells) int {
+	type equal struct {
+		kind, cur int
+		move      float64
+	}
+	kinds, envs := make(map[equal]bool), make(map[int]bool)
+	for _, r := range c.who {
+		rep := &in.reps[r]
+		if len(rep.cands) == 1 {
+			envs[rep.cands[0].env] = true
 			continue
 		}
-		v := c.score + s.worth(r, c.env)
-		if moves {
-			v += s.priceBeside(r, c) - c.score
+		k := equal{kind: rep.kind, cur: -1}
+		if rep.cur >= 0 && rep.move > 0 {
+			k.cur, k.move = rep.cur, rep.move
 		}
-		if !ok || v < price {
-			price, ok = v, true
-		}
-	}
-	return price, ok
-}
-
-// instance makes a problem of a cell, in which hubs are outside: with the price of moves,
-// and without the room that roaming replicas have, or for a bound without both. start is
-// where s has the replicas.
-func (s *state) instance(c *cell, d *cells, plan bool) (p *assign.Instance, envs, start []int) {
-	hub, bin := d.hub, d.bin
-	p = &assign.Instance{Items: make([]assign.Item, len(c.who))}
-	start = make([]int, len(c.who))
-	for i, r := range c.who {
-		rep := &s.in.reps[r]
-		it := &p.Items[i]
-		if s.in.apart[rep.task] {
-			it.Apart = rep.task + 1
-		}
-		if it.Apart == 0 {
-			if v, ok := s.outside(r, hub, plan); ok {
-				it.Wait = max(v, 1e-12) // 0 would stand for "must not"
-			}
-		}
+		kinds[k] = true
 		for _, x := range rep.cands {
-			if hub[x.env] && it.Apart == 0 {
-				continue
+			if !d.hub[x.env] {
+				envs[x.env] = true
 			}
-			o := assign.Option{Cost: x.score, Need: rep.need}
-			if plan {
-				o.Cost = s.priceBeside(r, x)
-			}
-			if bin[x.env] < 0 {
-				bin[x.env] = len(envs)
-				envs = append(envs, x.env)
-				room, price := s.in.envs[x.env].cap, s.in.envs[x.env].price
-				if hub[x.env] { // only for who must keep apart there
-					room, price = [resources]float64{}, 0
-				}
-				p.Capacity, p.Open = append(p.Capacity, room), append(p.Open, price)
-			}
-			if o.Bin = bin[x.env]; hub[x.env] {
-				o.Cost += s.worth(r, x.env)
-				o.Need = [resources]float64{}
-			}
-			it.Options = append(it.Options, o)
-		}
-		start[i] = -1
-		if e := s.at[r]; e >= 0 && (!hub[e] || it.Apart > 0) {
-			start[i] = bin[e]
 		}
 	}
-	for b, e := range envs {
-		bin[e] = -1
-		for _, r := range s.on[e] {
-			if !plan || !d.roam[r] || hub[e] {
-				continue
-			}
-			for k, n := range s.in.reps[r].need {
-				p.Capacity[b][k] = max(0, p.Capacity[b][k]-n)
-			}
-			p.Open[b] = 0
-		}
-	}
-	return p, envs, start
+	return len(kinds) + len(envs)
 }

@@ -43,7 +43,8 @@
 //
 // [Plan.Bound] certifies the plan: no plan that places the same replicas scores less.
 // It is the largest of three bounds: by what everybody would pay alone, by the prices of
-// the capacities, and by what the cells cost at least at the prices of the hubs.
+// the capacities, and by what the cells cost at least at the prices of the hubs; after a
+// repair the last one alone, where there is one.
 //
 // [Repair] changes the plan in force by as little as it can where the fleet changes,
 // and a [Solver] does so in milliseconds for a fleet of thousands. Who moves away from its

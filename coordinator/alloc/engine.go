@@ -80,14 +80,15 @@ func (s *state) model(who, bin []int, only []bool) *model {
 	for i, r := range who {
 		rep := &in.reps[r]
 		cands := rep.cands
-		if only != nil {
-			cands = slices.DeleteFunc(slices.Clone(cands), func(c candidate) bool { return !only[c.env] })
-		} else if len(cands) > width {
+		if only != nil || len(cands) > width {
 			list, ok := best[&cands[0]]
 			if !ok {
 				list = slices.Clone(cands)
+				if only != nil {
+					list = slices.DeleteFunc(list, func(c candidate) bool { return !only[c.env] })
+				}
 				slices.SortStableFunc(list, func(a, b candidate) int { return cmp.Compare(a.score, b.score) })
-				list = slices.Clone(list[:width])
+				list = slices.Clone(list[:min(width, len(list))])
 				slices.SortFunc(list, func(a, b candidate) int { return cmp.Compare(a.env, b.env) })
 				best[&cands[0]] = list
 			}
@@ -297,7 +298,14 @@ func (s *state) refine(o Options) *state {
 	if o.Budget == 0 && s.objective() <= s.proof*(1+worthwhile(len(who))) {
 		return s
 	}
+	shadow := s.shadow
+	s.shadow = s.in.pricesFrom(o.Prices) // not those of the hubs alone: the search wants all, or none
 	t := s.search(who, o, false, nil)
+	s.shadow = shadow
+	s.proof = max(s.proof, t.lagrange())
+	if s.cells != nil && s.objective() > s.proof*(1+enough) {
+		s.proveAt(t.shadow)
+	}
 	t.proof, t.cells = s.proof, s.cells
 	if len(t.waiting()) > len(s.waiting()) || !gains(t.objective()-s.objective(), s.objective()) {
 		return s
@@ -313,17 +321,17 @@ func worthwhile(replicas int) float64 {
 }
 
 // repack returns the better plan of s and what pack makes of the replicas listed, those who
-// are placed: with the bound in any case.
+// are placed: with the bound in any case, which does not ask for a plan.
 func (s *state) repack(who []int, stop func() bool) *state {
 	t := s.pack(who, stop)
-	if t == nil || len(t.waiting()) > len(s.waiting()) {
+	if t == nil {
 		return s
 	}
+	s.proof, s.cells = t.proof, t.cells
 	if s.shadow == nil {
 		s.shadow = t.shadow
 	}
-	s.proof, s.cells = t.proof, t.cells
-	if gains(t.objective()-s.objective(), s.objective()) {
+	if t.homeless(who) == 0 && gains(t.objective()-s.objective(), s.objective()) {
 		return t
 	}
 	return s
@@ -342,6 +350,9 @@ func (s *state) promote(bands [][]int, o Options) *state {
 		}
 	}
 	if t := s.pack(who, o.Stop); t != nil && s.in.compare(bands, t, s) < 0 {
+		if t.homeless(who) > 0 {
+			t.proof, t.cells = 0, nil // of more than are placed
+		}
 		t.canonical()
 		s = t
 	}

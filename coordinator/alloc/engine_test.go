@@ -56,6 +56,18 @@ func TestSearchIsNearTheBound(t *testing.T) {
 	if gap := plan.Score/plan.Bound - 1; len(plan.Waiting) > 0 || gap > 0.015 {
 		t.Errorf("gap %.4f, %d wait", gap, len(plan.Waiting))
 	}
+	// Where the clouds are so scarce that some wait, what the others pay is known as well.
+	p = tight(20, 5)
+	for i := range p.Environments {
+		if e := &p.Environments[i]; e.Tier == messages.Cloud {
+			e.Capacity = e.Capacity.Scale(0.25)
+		}
+	}
+	plan = mustSolve(t, p)
+	verify(t, p, plan)
+	if gap := plan.Score/plan.Bound - 1; len(plan.Waiting) == 0 || gap > 0.01 {
+		t.Errorf("scarce clouds: gap %.4f, %d wait", gap, len(plan.Waiting))
+	}
 }
 
 func TestStopEndsTheSearchWithAPlan(t *testing.T) {

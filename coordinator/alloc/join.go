@@ -83,35 +83,13 @@ func (s *state) join(d *cells, who, at []int, stop func() bool) *state {
 		}
 	}
 	slices.Sort(others)
-	h := s.search(others, Options{Stop: stop}, false, d.hub)
+	view := *s // a search leaves its prices behind
+	h := view.search(others, Options{Stop: stop}, false, d.hub)
 	t.shadow = h.shadow
 	for _, r := range others {
 		if e := h.at[r]; e >= 0 && !put(r, e) {
 			return nil
 		}
 	}
-	for _, r := range others {
-		if h.at[r] < 0 {
-			h.raise(r, d.hub)
-		}
-	}
 	return t
-}
-
-// raise makes the hubs dearer on which r found no room: their scarcest resource.
-func (s *state) raise(r int, hub []bool) {
-	for _, c := range s.in.reps[r].cands {
-		if !hub[c.env] {
-			continue
-		}
-		cap, scarce, most := s.in.envs[c.env].cap, 0, 0.0
-		for k, n := range s.in.reps[r].need {
-			if cap[k] > 0 && (s.used[c.env][k]+n)/cap[k] > most {
-				scarce, most = k, (s.used[c.env][k]+n)/cap[k]
-			}
-		}
-		if n := s.in.reps[r].need[scarce]; n > 0 {
-			s.shadow[c.env][scarce] += 0.1 * c.score / n
-		}
-	}
 }

@@ -180,20 +180,36 @@ func (s *state) settle(homeless []int) {
 		func() { s.bulky = true; s.retry(homeless); s.mend(homeless) },
 		func() { s.mend(homeless); s.retry(homeless) },
 	}
-	var best []int
-	least := [2]int{len(s.at) + 1}
+	var best, least []int
 	for _, way := range ways {
 		s.restore(begin)
-		s.steps, s.bulky = repairEffort, false
+		s.steps = repairEffort
 		way()
-		if n := [2]int{s.homeless(homeless), s.moves()}; slices.Compare(n[:], least[:]) < 0 {
+		s.bulky = false
+		if n := append(s.lacking(homeless), s.moves()); least == nil || slices.Compare(n, least) < 0 {
 			best, least = slices.Clone(s.at), n
 		}
-		if least[0] == 0 && 5*least[1] <= 6*len(homeless) {
+		if s.homeless(homeless) == 0 && 5*s.moves() <= 6*len(homeless) {
 			break // few enough
 		}
 	}
 	s.restore(best)
+}
+
+// lacking counts who of the list has no place, by how high they stand: those ahead first.
+func (s *state) lacking(list []int) []int {
+	order := slices.Clone(list)
+	slices.SortStableFunc(order, s.in.ahead)
+	var out []int
+	for i, r := range order {
+		if i == 0 || s.in.ahead(order[i-1], r) != 0 {
+			out = append(out, 0)
+		}
+		if s.at[r] < 0 {
+			out[len(out)-1]++
+		}
+	}
+	return out
 }
 
 // restore makes the assignment what it was.
@@ -223,24 +239,42 @@ func (s *state) moves() int {
 }
 
 // unsettled says that somebody waits who did not wait before, and for whom a plan of the
-// whole fleet could find a place: who can only run in his own cell has been through that.
+// whole fleet could find a place.
 func (s *state) unsettled(waited map[string]bool) bool {
 	return slices.ContainsFunc(s.waiting(), func(r int) bool {
-		if waited[s.in.reps[r].ID] || len(s.in.reps[r].cands) == 0 {
-			return false
-		}
-		return s.cells == nil || slices.ContainsFunc(s.in.reps[r].cands, func(c candidate) bool {
-			return s.cells.hub[c.env] || s.cells.at[c.env] < 0
-		})
+		return len(s.in.reps[r].cands) > 0 && !waited[s.in.reps[r].ID] && !s.hopeless(r)
 	})
 }
 
+// hopeless says that r can only run in a cell in which nobody stands lower: a plan of that
+// cell has been looked for, and nobody else could make room.
+func (s *state) hopeless(r int) bool {
+	d := s.cells
+	if d == nil {
+		return false
+	}
+	i := -1
+	for _, c := range s.in.reps[r].cands {
+		at := d.at[c.env]
+		if d.hub[c.env] || at < 0 || i >= 0 && at != i || slices.ContainsFunc(s.on[c.env], func(x int) bool { return d.roam[x] }) {
+			return false
+		}
+		i = at
+	}
+	return !slices.ContainsFunc(d.list[i].who, func(x int) bool { return s.in.ahead(r, x) < 0 })
+}
+
 // gap is by how much the objective may be above the best there is; 0 where nothing
-// says so.
+// says so. Without prices, which is where nothing was scarce so far, the plain bound says
+// it: whoever had to leave then costs more than it, and is worth a better look.
 func (s *state) gap() float64 {
 	bound := s.proof
-	if bound == 0 {
+	switch {
+	case bound > 0:
+	case s.shadow != nil:
 		bound = s.lagrange()
+	default:
+		bound = s.bound()
 	}
 	if bound > 0 {
 		return s.objective()/bound - 1
@@ -257,7 +291,14 @@ func (s *state) mend(who []int) {
 	}
 	done := make(map[int]bool)
 	for _, r := range who {
-		if i := d.of[r]; s.at[r] < 0 && i >= 0 && !done[i] {
+		if s.at[r] >= 0 || d.roam[r] || len(s.in.reps[r].cands) == 0 {
+			continue
+		}
+		i := d.of[r]
+		if i == uncounted {
+			i = s.in.admit(d, r)
+		}
+		if i >= 0 && !done[i] {
 			done[i] = true
 			s.replan(d, i)
 		}
@@ -270,7 +311,7 @@ func (s *state) replan(d *cells, i int) {
 	view := *s
 	view.shadow = d.prices
 	c := d.list[i]
-	stay := 0.0 // more than a move can gain: few moves before good ones
+	stay := 0.0 // more than most moves can gain: few moves before good ones
 	for _, r := range c.who {
 		for _, x := range s.in.reps[r].cands {
 			stay = max(stay, x.score)
@@ -281,16 +322,12 @@ func (s *state) replan(d *cells, i int) {
 		moves[x] = s.in.reps[r].move
 		s.in.reps[r].move += stay
 	}
-	ok := view.planCell(d, i, at, false)
+	view.planCell(d, i, at, false)
 	for x, r := range c.who {
 		s.in.reps[r].move = moves[x]
 	}
 	d.values = values
-	if !ok {
-		d.list[i] = c
-		return
-	}
-	d.list[i].who = c.who
+	d.list[i] = c
 	had := slices.DeleteFunc(slices.Clone(c.who), func(r int) bool { return s.at[r] < 0 })
 	mark := len(s.log)
 	for _, r := range had {

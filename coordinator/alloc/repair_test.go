@@ -165,6 +165,42 @@ func checkKept(t *testing.T, in *instance, kept *state, plan Plan) {
 	}
 }
 
+// Nothing was scarce, then others take half an edge: who leaves it is who loses least by
+// that, with the price of moving, not whoever comes last by name.
+func TestRepairWhereNothingWasScarce(t *testing.T) {
+	p := Problem{Settings: messages.DefaultSettings(), MovePrice: 2.2, Environments: []Environment{
+		env("edge-1", messages.Edge, 100, 1000, 100, 1, 0),
+		env("edge-2", messages.Edge, 15, 1000, 100, 3, 0),
+		env("cloud-1", messages.Cloud, 1000, 10000, 1000, 20, 0),
+	}}
+	p.Settings.Reserve, p.Environments[0].Foreign.Compute = 0, 40
+	for name, work := range map[string]float64{"tiny": 50, "small": 100, "large": 400, "huge": 800} {
+		p.Replicas = append(p.Replicas, Replica{ID: messages.ReplicaID(name, "0"), Task: messages.Task{
+			Name: name, Class: messages.Inference, Demand: messages.Resources{Compute: 10}, Work: &work}.Normal()})
+	}
+	v := new(Solver)
+	plan, err := v.Solve(p, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Environments, p.Current = slices.Clone(p.Environments), currentOf(plan)
+	p.Environments[0].Foreign.Compute = 80
+	want, err := Solve(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at := currentOf(want); at["huge/0"] != "cloud-1" || at["tiny/0"] != "edge-2" {
+		t.Fatalf("the plan in full: %v", at)
+	}
+	if plan, err = v.Repair(p, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	verify(t, p, plan)
+	if !maps.Equal(currentOf(plan), currentOf(want)) {
+		t.Errorf("%v at %.4g, want %v at %.4g", currentOf(plan), plan.Score, currentOf(want), want.Score)
+	}
+}
+
 // One edge dies in a fleet whose edges are nearly full: nearly only those move that
 // must.
 func TestRepairMovesFew(t *testing.T) {

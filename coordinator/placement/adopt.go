@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"slices"
 	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
@@ -43,11 +44,16 @@ func (m *Machine) adopt(ev PlacementsLoaded) {
 	for _, id := range sorted(serving) {
 		m.adoptHome(serving[id], routed[id].Agent)
 	}
-	for _, id := range sorted(m.agents) {
-		a := m.agents[id]
+	for _, a := range m.allAgents() {
 		m.observe(a, a.beat.Term, a.beat.Rev, a.beat.Replicas)
 		m.countStrays(a)
 		m.load(a) // what is measured is not to be learned anew
+
+		if a.state == messages.AgentLost { // since before the election: nobody says it again
+			for _, h := range a.all() {
+				m.hostLost(h, false)
+			}
+		}
 	}
 }
 
@@ -56,16 +62,16 @@ func (m *Machine) adoptHosting(a *agent, p messages.PlacedReplica, doc messages.
 	if r == nil {
 		r = &replica{id: p.ID, why: "adopted: it drained before the election"}
 		r.spec.ID, r.spec.Task = p.ID, p.Task
-		m.replicas[p.ID] = r
+		m.addReplica(r)
 	}
-	h := &hosting{replica: r, agent: a, task: p.Task, rank: p.Rank, drain: p.Drain, since: m.now,
+	h := &hosting{replica: r, agent: a, task: p.Task, work: p.Task.WorkGFLOP(), rank: p.Rank, drain: p.Drain, since: m.now,
 		state: messages.ReplicaPending, term: doc.Term, rev: doc.Rev}
-	h.status = messages.ReplicaStatus{ID: p.ID, State: h.state}
+	h.status, h.adopted = messages.ReplicaStatus{ID: p.ID, State: h.state}, true
 	if h.drain {
 		h.state = messages.ReplicaDraining
 		r.old = append(r.old, h)
 	}
-	a.hosted[p.ID] = h
+	a.add(h)
 	return h
 }
 
@@ -74,7 +80,7 @@ func (m *Machine) adoptHosting(a *agent, p messages.PlacedReplica, doc messages.
 // nothing is ready. A dead agent is found as always, by its silence.
 func (h *hosting) goOn(r messages.Route) {
 	if r.State == messages.ReplicaReady && r.Agent == h.agent.id && r.Inc == h.agent.inc && h.agent.state != messages.AgentLost {
-		h.state, h.status.State = r.State, r.State
+		h.state, h.status.State, h.proved = r.State, r.State, true
 	}
 }
 
@@ -117,19 +123,25 @@ func (h *hosting) reported() messages.ReplicaState {
 }
 
 // adoptReported heals a lost placements bucket: what no document lists and a living
-// agent without a document says it serves, stays there.
+// agent without a document says it serves, stays there. What else it runs it is told to
+// stop, by a document that lists nothing.
 func (m *Machine) adoptReported() {
-	for _, id := range sorted(m.agents) {
-		a := m.agents[id]
-		if m.docs[id] != nil || m.closed(a) != "" {
+	for _, a := range m.allAgents() {
+		id := a.id
+		if !a.straying || m.docs[id] != nil || m.closed(a) != "" {
 			continue
 		}
+		m.dirtyDocs[id] = true
 		for _, st := range a.beat.Replicas {
 			r := m.replicas[st.ID]
 			if r == nil || !r.wanted || r.home != nil || st.State != messages.ReplicaReady || m.forbidden(r, a) != "" {
 				continue
 			}
+			if !r.spec.Task.Demand.Within(m.usable(a).Sub(m.used(a))) {
+				continue // it ran another version, or more than it was told to: it stops, and is placed anew
+			}
 			h := m.host(r, a)
+			h.adopted, h.proved = true, true
 			h.state, h.status = st.State, st
 			r.home, r.since, r.why = h, m.now, "adopted: the agent serves it, though its document was lost"
 			m.record("replica_adopted", id, r.id, "%s", r.why)
@@ -138,11 +150,36 @@ func (m *Machine) adoptReported() {
 	}
 }
 
+// listens reports whether the plan waits for agents that are registered and have not
+// been heard yet: nothing is saved, so what they serve only they can tell. They beat
+// within Calm.Beat, if they live.
+func (m *Machine) listens() bool {
+	m.listening = m.now.Before(m.listenTo)
+	if !m.listening || !slices.ContainsFunc(m.allAgents(), func(a *agent) bool { return !a.heard && a.state == messages.AgentStale }) {
+		m.listening = false
+		return false
+	}
+	for _, r := range m.allReplicas() {
+		if r.wanted && r.home == nil {
+			m.waits(r, "nothing is saved, and agents have yet to say what they serve")
+		}
+	}
+	m.review(m.listenTo)
+	return true
+}
+
 // elected begins to act. Every document is given out again under the new term, so that
 // agents refuse what the old leader may still send; nothing in it changes for that.
 func (m *Machine) elected(term messages.Term) {
-	m.leading, m.adopting, m.term = true, true, term
+	m.leading, m.term = true, term
 	m.record("elected", "", "", "term %s: %d agents, %d replicas adopted", term, len(m.agents), len(m.replicas))
+	for _, a := range m.agents {
+		a.outranks = messages.Term{}
+	}
+	m.listenTo = time.Time{}
+	if len(m.docs) == 0 {
+		m.listenTo = m.now.Add(m.calm.Beat)
+	}
 	for _, id := range sorted(m.docs) {
 		m.docs[id].force = true
 		m.dirtyDocs[id] = true
@@ -173,8 +210,8 @@ func (m *Machine) left(h *hosting) {
 		m.leaving[name] = make(map[string]messages.Class)
 	}
 	m.leaving[name][h.agent.env.Site] = h.task.Class
-	for _, r := range m.replicas {
-		if r.spec.Task.Name == name && !r.empty() {
+	for _, r := range m.ofTask(name) {
+		if !r.empty() {
 			return
 		}
 	}

@@ -22,16 +22,24 @@ type agent struct {
 	beat       messages.Heartbeat
 	suspected  time.Time // of the first evidence since then, zero for none
 	evidence   string
+	closed     bool // a connection of it was closed since then
 	held       bool // its silence was held against the coordinator itself before
 	staleSince time.Time
 
-	strays    messages.Resources // of what it runs beside its document
-	foreign   [3]latch           // what others use: compute, storage, network; see load.go
+	straying  bool     // it runs, or may run, what its document does not list; see countStrays
+	foreign   [3]latch // what others use: compute, storage, network; see load.go
 	hot       bool
 	hotSince  time.Time // over HotOver since; zero when it is not
 	coolSince time.Time // under CoolUnder since; zero when it is not
 
+	flaps      int // how often it came and went, since it was steady; see flap.go
+	flapAt     time.Time
+	unsteadyTo time.Time // until then nothing new is placed on it; zero when it is steady
+
+	outranks messages.Term // newer than ours, that it was told to have a document of; zero for none
+
 	hosted map[string]*hosting // by replica id; what its document lists
+	list   []*hosting          // the same in order; nil when it is to be made again
 }
 
 // kinds of states in which nothing new is placed on an agent; "" where it is open.
@@ -47,7 +55,16 @@ func (m *Machine) closed(a *agent) string {
 	if why, ok := m.drains[a.id]; ok {
 		return "draining: " + why
 	}
+	if m.unsteady(a) {
+		return "unsteady: it came and went again and again"
+	}
 	return ""
+}
+
+// leaves reports whether a is to be empty in the end.
+func (m *Machine) leaves(a *agent) bool {
+	_, drain := m.drains[a.id]
+	return a.state != messages.AgentLost && a.state != messages.AgentStale && (drain || a.beat.State == messages.AgentDraining)
 }
 
 // mustLeave reports whether what a hosts is to go elsewhere.
@@ -62,14 +79,14 @@ func (m *Machine) registered(env messages.Environment, inc messages.Incarnation)
 	a := m.agents[env.ID]
 	if a == nil {
 		a = &agent{id: env.ID, hosted: make(map[string]*hosting)}
-		m.agents[env.ID] = a
+		m.addAgent(a)
 	} else if !a.inc.Before(inc) {
 		// The registration of an incarnation that its own beats announced first: until now
 		// it was planned with what its life before had.
 		if a.inc == inc && !reflect.DeepEqual(a.env, env) {
 			a.env = env
-			for _, id := range sorted(a.hosted) {
-				m.touch(a.hosted[id])
+			for _, h := range a.all() {
+				m.touch(h)
 			}
 			m.need("agent " + a.id + " is another environment now")
 		}
@@ -83,15 +100,18 @@ func (m *Machine) registered(env messages.Environment, inc messages.Incarnation)
 func (m *Machine) begin(a *agent, env messages.Environment, inc messages.Incarnation) {
 	if !a.inc.IsZero() {
 		m.record("agent_restarted", a.id, "", "incarnation %s follows %s", inc, a.inc)
+		if a.heard && !a.left { // one that says goodbye and comes back does what it was told
+			m.flap(a)
+		}
 	}
 	a.env, a.inc = env, inc
 	a.state, a.why = messages.AgentStale, "registered, no beat yet"
 	a.heard, a.left, a.seq, a.last, a.beat = false, false, 0, m.now, messages.Heartbeat{}
-	a.suspected, a.held, a.staleSince = time.Time{}, false, time.Time{}
+	a.suspected, a.held, a.closed, a.staleSince, a.straying = time.Time{}, false, false, time.Time{}, false
 	m.at(m.now.Add(m.calm.LostAfter))
-	for _, id := range sorted(a.hosted) {
-		a.hosted[id].state = messages.ReplicaPending
-		m.touch(a.hosted[id])
+	for _, h := range a.all() {
+		h.state, h.since, h.late = messages.ReplicaPending, m.now, false
+		m.touch(h)
 	}
 	m.dirtyDocs[a.id] = true // it names the incarnation
 }
@@ -102,7 +122,8 @@ func (m *Machine) unregistered(id string) {
 		return
 	}
 	m.lose(a, "its registration is gone", "agent_removed")
-	delete(m.agents, id)
+	m.dropAgent(id)
+	delete(m.trails, id)
 }
 
 func (m *Machine) heartbeat(hb *messages.Heartbeat) {
@@ -121,9 +142,21 @@ func (m *Machine) heartbeat(hb *messages.Heartbeat) {
 	case a.left || a.heard && hb.Seq <= a.seq:
 		return // late
 	}
+	m.linkHeard = m.now // whoever hears a beat has a link
 	first := !a.heard
+	// A closed connection alone is no absence: it may be that of anybody who gave himself
+	// the agent's name. With a missed beat it is.
+	silent := m.now.Sub(later(a.last, m.linkSince))
+	if !first && (a.state == messages.AgentLost || silent >= 2*m.calm.Beat || a.closed && silent >= m.calm.Beat) {
+		m.flap(a)
+	}
+	if a.state == messages.AgentLost { // it has all the time that loading takes again
+		for _, h := range a.all() {
+			h.since, h.late = m.now, false
+		}
+	}
 	a.heard, a.seq, a.last, a.beat = true, hb.Seq, m.now, *hb
-	a.suspected, a.held = time.Time{}, false
+	a.suspected, a.held, a.closed = time.Time{}, false, false
 	m.setState(a, first)
 	m.observe(a, hb.Term, hb.Rev, hb.Replicas)
 	m.countStrays(a)
@@ -141,6 +174,9 @@ func (m *Machine) setState(a *agent, first bool) {
 		state, why = messages.AgentDraining, "it finishes its work and leaves"
 	}
 	if state != messages.AgentStale {
+		if !a.staleSince.IsZero() {
+			m.flap(a)
+		}
 		a.staleSince = time.Time{}
 	} else if a.staleSince.IsZero() {
 		a.staleSince = m.now
@@ -176,8 +212,8 @@ func (m *Machine) lose(a *agent, why, kind string) {
 	a.hot, a.hotSince, a.coolSince, a.foreign = false, time.Time{}, time.Time{}, [3]latch{}
 	m.record(kind, a.id, "", "%s", why)
 	m.touchRoutes(a)
-	for _, id := range sorted(a.hosted) {
-		m.hostLost(a.hosted[id], kind == "agent_removed")
+	for _, h := range a.all() {
+		m.hostLost(h, kind == "agent_removed")
 	}
 	m.need("agent " + a.id + " is lost")
 }

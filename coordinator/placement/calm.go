@@ -66,8 +66,32 @@ type Calm struct {
 	// at every second try is not forgiven.
 	FailLimit                        int
 	FailedFor, AvoidFor, SteadyAfter time.Duration
-	// LoadFor is how long a move's new replica may load. A large model takes minutes from
-	// a slow disk; after this the move is given up and the old one goes on.
+	// AvoidForMax: an environment where a replica fails is avoided for AvoidFor, twice as
+	// long with every environment that failed it too.
+	AvoidForMax time.Duration
+
+	// FlapLimit comings and goings with less than FlapWindow between them make an agent
+	// unsteady, for FlapHold, doubling to FlapHoldMax; see flap.go. Three in a minute are
+	// no accident: a lost beat or two happen once an hour on a bad network, a crash loop
+	// or a loose plug every few seconds. FlapHold is three times Dwell, so that leaving
+	// and coming back never follow on each other's heels.
+	FlapLimit                         int
+	FlapWindow, FlapHold, FlapHoldMax time.Duration
+
+	// Slack is how much more than planned, as a part of it, the load measured on an
+	// environment may be before something moves for it: the reserve is there for that,
+	// and one change of load of 5 % is to move nothing.
+	Slack float64
+
+	// Soak is how long a new version must have been ready on a replica before the next
+	// one gets it, and before its failure is no longer the update's: a version that
+	// crashes at its first requests does so within seconds. As long as Dwell, so that an
+	// update of many costs no more than moving them would.
+	Soak time.Duration
+
+	// LoadFor is how long a replica may load. A large model takes minutes from a slow disk;
+	// after this a move is given up and the old one goes on, and a first place is left for
+	// another, if there is one.
 	LoadFor time.Duration
 }
 
@@ -83,7 +107,9 @@ func DefaultCalm() Calm {
 		SaveRetry: 500 * time.Millisecond, SaveRetryMax: 4 * time.Second,
 		FailBackoff: time.Second, FailBackoffMax: time.Minute,
 		FailLimit: 3, FailedFor: 30 * time.Second, AvoidFor: 5 * time.Minute, SteadyAfter: time.Minute,
-		LoadFor: 10 * time.Minute,
+		AvoidForMax: time.Hour,
+		FlapLimit:   3, FlapWindow: time.Minute, FlapHold: 30 * time.Second, FlapHoldMax: 5 * time.Minute,
+		Slack: 0.05, Soak: 10 * time.Second, LoadFor: 10 * time.Minute,
 	}
 }
 
@@ -95,7 +121,8 @@ func (c Calm) normal() Calm {
 		{&c.Resend, &d.Resend}, {&c.ResendMax, &d.ResendMax}, {&c.SaveRetry, &d.SaveRetry}, {&c.SaveRetryMax, &d.SaveRetryMax},
 		{&c.SaveLost, &d.SaveLost},
 		{&c.FailBackoff, &d.FailBackoff}, {&c.FailBackoffMax, &d.FailBackoffMax}, {&c.FailedFor, &d.FailedFor},
-		{&c.AvoidFor, &d.AvoidFor}, {&c.SteadyAfter, &d.SteadyAfter}, {&c.LoadFor, &d.LoadFor},
+		{&c.AvoidFor, &d.AvoidFor}, {&c.SteadyAfter, &d.SteadyAfter}, {&c.LoadFor, &d.LoadFor}, {&c.Soak, &d.Soak},
+		{&c.AvoidForMax, &d.AvoidForMax}, {&c.FlapWindow, &d.FlapWindow}, {&c.FlapHold, &d.FlapHold}, {&c.FlapHoldMax, &d.FlapHoldMax},
 	} {
 		if *p.v == 0 {
 			*p.v = *p.def
@@ -103,7 +130,7 @@ func (c Calm) normal() Calm {
 	}
 	for _, p := range []struct{ v, def *float64 }{
 		{&c.HotOver, &d.HotOver}, {&c.CoolUnder, &d.CoolUnder}, {&c.Margin, &d.Margin},
-		{&c.MoveDelay, &d.MoveDelay}, {&c.MoveCost, &d.MoveCost},
+		{&c.MoveDelay, &d.MoveDelay}, {&c.MoveCost, &d.MoveCost}, {&c.Slack, &d.Slack},
 	} {
 		if *p.v == 0 {
 			*p.v = *p.def
@@ -111,6 +138,9 @@ func (c Calm) normal() Calm {
 	}
 	if c.Moves == 0 {
 		c.Moves = d.Moves
+	}
+	if c.FlapLimit == 0 {
+		c.FlapLimit = d.FlapLimit
 	}
 	if c.FailLimit == 0 {
 		c.FailLimit = d.FailLimit

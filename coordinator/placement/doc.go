@@ -14,17 +14,24 @@
 //     which loads; and leftovers, which finish what they have and stop.
 //   - One document for each agent: saved, then sent, then sent again until the agent
 //     confirms it (docs.go).
+//   - Rollouts: new versions of tasks on their way (rollout.go).
+//   - Trails: the last decisions about each replica and agent, with their reasons
+//     (history.go, explain.go).
 //   - Routes: what clients need to know of all that (routes.go).
 //
 // # What it promises
 //
 //   - Nothing is placed where it does not fit: while a replica moves it counts on both
 //     sides, and a leftover counts until it has stopped.
-//   - Make before break: a home that serves is drained only when its successor is ready.
+//   - Make before break: a home that serves is drained only when its successor is ready;
+//     where both do not fit it is stopped first only if its task allows that.
 //     What cannot serve any more (lost, failed, stopped) is replaced without waiting.
 //   - A lost agent is in no route from the Step that declares it lost.
 //   - An election moves nothing: the new leader adopts what is there and gives the same
 //     documents out again under its own term.
+//   - A new version that fails takes nothing down.
+//   - An agent that comes and goes is left, once, and not trusted again before it is steady.
+//   - Nothing comes to an agent of which it is not known what it still runs.
 //   - Whoever waits, and whoever moves, has a reason.
 //
 // A Machine that does not lead folds all events, so that it is warm when it is

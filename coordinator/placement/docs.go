@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"fmt"
 	"reflect"
 	"time"
 
@@ -25,6 +26,7 @@ type document struct {
 	sentAt, resendAt time.Time
 	tries            int
 	refused          string // what the agent said of it
+	failed           int    // times that it was sent and not answered
 
 	appliedTerm messages.Term // by the agent
 	applied     uint64
@@ -34,7 +36,7 @@ func (m *Machine) document(id string) *document {
 	d := m.docs[id]
 	if d == nil {
 		d = &document{agent: id}
-		m.docs[id] = d
+		m.addDocument(d)
 	}
 	return d
 }
@@ -78,12 +80,12 @@ func (m *Machine) flush() {
 // whether that begins to drain something.
 func (m *Machine) write(a *agent) (drains bool) {
 	var list []messages.PlacedReplica
-	for _, id := range sorted(a.hosted) {
-		h := a.hosted[id]
+	for _, h := range a.all() {
+		id := h.replica.id
 		list = append(list, messages.PlacedReplica{ID: id, Task: h.task, Rank: h.rank, Drain: h.drain})
 	}
 	d := m.docs[a.id]
-	if d == nil && len(list) == 0 {
+	if d == nil && len(list) == 0 && !a.straying {
 		return false // it was told nothing, and there is nothing to tell
 	}
 	d = m.document(a.id)
@@ -91,7 +93,7 @@ func (m *Machine) write(a *agent) (drains bool) {
 		m.told(a, d)
 		return false // what changed was changed back
 	}
-	d.force, d.refused = false, ""
+	d.force, d.refused, d.failed = false, "", 0
 	d.doc = messages.Placement{Agent: a.id, Term: m.term, Rev: d.doc.Rev + 1, Inc: a.inc, Replicas: list}
 	drains = m.told(a, d)
 	d.saveTries, d.saveAt = 0, time.Time{}
@@ -104,8 +106,8 @@ func (m *Machine) write(a *agent) (drains bool) {
 func (m *Machine) told(a *agent, d *document) (drains bool) {
 	for _, h := range a.hosted {
 		if h.changed {
-			h.changed, h.term, h.rev = false, d.doc.Term, d.doc.Rev
-			drains = drains || h.drain
+			drains = drains || h.drain || h.reopens
+			h.changed, h.reopens, h.term, h.rev = false, false, d.doc.Term, d.doc.Rev
 		}
 	}
 	return drains
@@ -122,7 +124,11 @@ func (m *Machine) save(d *document) {
 
 func (m *Machine) saved(ev Saved) {
 	d := m.docs[ev.Agent]
-	if d == nil || !m.leading || ev.Term != m.term || ev.Rev != d.saving {
+	if d == nil || !m.leading || ev.Term != m.term {
+		return
+	}
+	// The word of a save that nobody waits for any more (Calm.SaveLost) counts too.
+	if late := d.saving == 0 && ev.Rev > d.saved && ev.Rev <= d.doc.Rev; ev.Rev != d.saving && !late {
 		return
 	}
 	d.saving, d.saved, d.saveTries = 0, ev.Rev, 0
@@ -164,8 +170,9 @@ func (m *Machine) send(d *document) {
 // stored reports whether the newest document is.
 func (d *document) stored() bool { return d.doc.Rev != 0 && d.saved == d.doc.Rev && d.saving == 0 }
 
-// confirmed reports whether the agent has applied the newest document.
-func (d *document) confirmed() bool { return reached(d.appliedTerm, d.applied, d.doc.Term, d.doc.Rev) }
+// confirmed reports whether the agent has applied the newest document. One of a newer
+// term is another's: it says nothing of ours.
+func (d *document) confirmed() bool { return d.appliedTerm == d.doc.Term && d.applied >= d.doc.Rev }
 
 // resend saves and sends again what is due.
 func (m *Machine) resend(d *document) {
@@ -200,6 +207,9 @@ func (m *Machine) resendSoon(a *agent) {
 // applied notes what an agent says that it has applied. An older document than it
 // should have is healed at once, so that a lost message or a lost ack costs a beat.
 func (m *Machine) applied(a *agent, term messages.Term, rev uint64) {
+	if m.leading {
+		m.outranked(a, term, rev)
+	}
 	d := m.docs[a.id]
 	if d == nil || !m.leading {
 		return
@@ -226,6 +236,7 @@ func (m *Machine) ack(ack *messages.PlacementAck) {
 	if a == nil || d == nil || !m.leading || ack.Inc != a.inc {
 		return
 	}
+	m.outranked(a, ack.Term, ack.Rev)
 	// A document that an agent has already is refused too: its first ack was lost.
 	if ack.Error != "" && (ack.Term != d.doc.Term || ack.Rev != d.doc.Rev) {
 		if d.refused != ack.Error {
@@ -243,7 +254,63 @@ func (m *Machine) ack(ack *messages.PlacementAck) {
 	// not known yet is taken from it.
 	for _, st := range ack.Replicas {
 		if h := a.hosted[st.ID]; h != nil && h.state == messages.ReplicaPending {
-			m.status(h, ack.Term, ack.Rev, st)
+			m.status(h, ack.Term, ack.Rev, &st)
 		}
+	}
+}
+
+// unansweredAfter is after how many documents in a row without an answer that is told:
+// some 15 s of an agent that says nothing, 5 s of one that beats. A lost ack or two, or a
+// link that was away for less than it takes to be lost, are not worth a word.
+const unansweredAfter = 5
+
+func (m *Machine) sendFailed(ev SendFailed) {
+	a, d := m.agents[ev.Agent], m.docs[ev.Agent]
+	if a == nil || d == nil || ev.Term != m.term {
+		return
+	}
+	if ev.NoResponders {
+		m.suspect(a, "nobody listens on its placement subject")
+	}
+	if ev.Rev != d.doc.Rev || d.confirmed() {
+		return
+	}
+	d.failed++
+	if d.failed == unansweredAfter {
+		m.record("placement_unanswered", a.id, "", "revision %d of its document was sent %d times: %s", ev.Rev, d.failed, noAnswer(ev))
+	}
+}
+
+func noAnswer(ev SendFailed) string {
+	if ev.NoResponders {
+		return "nobody listens on its placement subject"
+	}
+	return "no answer came in time"
+}
+
+// unanswered is what is to be said, after why a replica is where it is, of an agent that
+// does not answer its documents; "" for one that does.
+func (m *Machine) unanswered(a *agent) string {
+	d := m.docs[a.id]
+	if d == nil || d.failed < unansweredAfter || d.confirmed() || a.state == messages.AgentLost {
+		return ""
+	}
+	return fmt.Sprintf("; %s beats, but has not answered revision %d of its document, which was sent %d times: look at its permissions and its log", a.id, d.doc.Rev, d.failed)
+}
+
+// outranked follows that an agent has a document of a newer term than ours: another
+// leads, or did, with a lease that no longer knows how far its terms had come. The agent
+// refuses what we say, so we must not lead under this term. It is told once a term and
+// agent, and asked for once a term: an agent that claims anything must not cost more.
+func (m *Machine) outranked(a *agent, term messages.Term, rev uint64) {
+	if !m.term.Before(term) || a.outranks == term {
+		return
+	}
+	a.outranks = term
+	why := fmt.Sprintf("%s has revision %d of its document under term %s, which is newer than ours, %s", a.id, rev, term, m.term)
+	m.record("newer_term", a.id, "", "%s: it refuses what this coordinator says", why)
+	if m.outrank.Before(term) {
+		m.outrank = term
+		m.sends = append(m.sends, StepDown{Term: term, Reason: why})
 	}
 }

@@ -38,6 +38,13 @@ type (
 		Task, Site string
 		Class      messages.Class
 	}
+	// StepDown: an agent has a document of that term, which is newer than the one we lead
+	// under: the lease may have been lost and made anew by a server whose clock is behind.
+	// Asked for once for each term. The agent may lie, so the shell tells people and goes on.
+	StepDown struct {
+		Term   messages.Term
+		Reason string
+	}
 	// Record: publish what happened, for people. Best effort.
 	Record struct{ Event messages.Event }
 	// WakeAt: deliver Tick at that time, unless another Step asks for another time.
@@ -49,6 +56,7 @@ func (SaveRoutes) effect()      {}
 func (BroadcastRoutes) effect() {}
 func (SendPlacement) effect()   {}
 func (DropConsumer) effect()    {}
+func (StepDown) effect()        {}
 func (Record) effect()          {}
 func (WakeAt) effect()          {}
 
@@ -63,7 +71,8 @@ func (e BroadcastRoutes) String() string {
 func (e DropConsumer) String() string {
 	return fmt.Sprintf("drop consumer %s of %s in %s", e.Task, e.Class, e.Site)
 }
-func (e WakeAt) String() string { return "wake at " + e.At.Format("05.000") }
+func (e StepDown) String() string { return "step down: " + e.Reason }
+func (e WakeAt) String() string   { return "wake at " + e.At.Format("05.000") }
 
 func (e Record) String() string {
 	s := "record " + e.Event.Kind

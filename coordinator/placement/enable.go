@@ -75,6 +75,9 @@ func (m *Machine) makeRoom(waiting []*replica, v *movers, at map[string]*agent, 
 		}
 		evict := evictions(w, to, v, at)
 		take, ok := s.open(w, to, evict, moves, used)
+		if !ok && m.interrupt(w, to, v, at, used) {
+			continue
+		}
 		if !ok || len(take) > m.allowance() {
 			continue
 		}
@@ -136,7 +139,7 @@ func (s *rooms) open(w *replica, a *agent, evict []*replica, moves []move, used 
 		next := -1
 		for _, from := range sources {
 			for i, v := range moves {
-				if v.r.home.agent != from || used[v.r] || slices.ContainsFunc(take, func(t move) bool { return t.r == v.r }) {
+				if used[v.r] || v.r.home.agent != from || slices.ContainsFunc(take, func(t move) bool { return t.r == v.r }) {
 					continue
 				}
 				if s.admits(v.to, v.r) {
@@ -162,10 +165,45 @@ func (s *rooms) open(w *replica, a *agent, evict []*replica, moves []move, used 
 	}
 }
 
+// interrupt breaks before it makes: what is on a and is to be elsewhere by the plan, but
+// has room there only when others have gone (two that change places), stops first, if its
+// task allows it. It reports whether w has room on a for that.
+func (m *Machine) interrupt(w *replica, a *agent, v *movers, at map[string]*agent, used map[*replica]bool) bool {
+	var stop []*replica
+	room := m.used(a)
+	for _, r := range v.all {
+		if to := at[r.id]; r.home == nil || r.home.agent != a || r.next != nil || to == nil || to == a || v.pinned[r] || r.spec.Task.Interrupt != messages.InterruptAllow {
+			continue
+		}
+		stop = append(stop, r)
+		room = room.Sub(r.home.need())
+		if m.closed(a) == "" && m.fits(a, room, w.claimed(w.spec.Task.Demand)) {
+			break
+		}
+	}
+	if len(stop) == 0 || len(stop) > m.budget() || m.closed(a) != "" || !m.fits(a, room, w.claimed(w.spec.Task.Demand)) {
+		return false
+	}
+	m.reserved[a] = append(m.reserved[a], w)
+	for _, r := range stop {
+		to := at[r.id]
+		m.reserved[to] = append(m.reserved[to], r)
+		used[r] = true
+		m.moved++
+		m.begun++
+		why := "it stops before it goes on on " + to.id + ", to make room for " + w.id + ": its task may pause"
+		m.waits(r, why)
+		m.retire(r.home, why)
+		r.since = m.now
+	}
+	return true
+}
+
 // giveWay takes r out of service for w, which has a higher priority and fits nowhere
 // else.
 func (m *Machine) giveWay(r, w *replica) {
 	why := fmt.Sprintf("it gives way to %s: priority %d against %d", w.id, w.spec.Task.Priority, r.spec.Task.Priority)
+	m.begun++
 	m.waits(r, why)
 	m.retire(r.home, why)
 	r.since = time.Time{}
@@ -173,13 +211,14 @@ func (m *Machine) giveWay(r, w *replica) {
 
 // keptFrom lists the environments whose room is kept for others than r.
 func (m *Machine) keptFrom(r *replica) (out []string) {
-	for _, id := range sorted(m.agents) {
-		for _, w := range m.reserved[m.agents[id]] {
+	for a, list := range m.reserved {
+		for _, w := range list {
 			if w != r && w.wanted && w.waiting && r.spec.Task.Priority <= w.spec.Task.Priority {
-				out = append(out, id)
+				out = append(out, a.id)
 				break
 			}
 		}
 	}
+	slices.Sort(out)
 	return out
 }

@@ -26,6 +26,20 @@ type (
 		Agent string
 		Inc   messages.Incarnation
 	}
+	// Unreached: somebody who sends requests (By, for people) found nobody listening at
+	// this incarnation of an agent. It is evidence, not proof, and needs not be true: an
+	// agent that beats disproves it.
+	Unreached struct {
+		Agent string
+		Inc   messages.Incarnation
+		By    string
+	}
+	// Reached: this incarnation of an agent answered. It ends the evidence against it, and is
+	// no beat.
+	Reached struct {
+		Agent string
+		Inc   messages.Incarnation
+	}
 )
 
 // What became of effects.
@@ -89,6 +103,10 @@ type (
 	// LinkDown and LinkUp: the own connection to NATS. A Machine begins with it down.
 	LinkDown struct{}
 	LinkUp   struct{}
+	// LinkHeard: the own connection answered just now: a flush or a renewal of the lease
+	// came back. A shell that delivers it does so once a second, while the link answers:
+	// from the first one on no silence counts that the own link may be to blame for.
+	LinkHeard struct{}
 	// Tick: time passed.
 	Tick struct{}
 )
@@ -98,6 +116,8 @@ func (Unregistered) event()     {}
 func (Heartbeat) event()        {}
 func (Goodbye) event()          {}
 func (ConnClosed) event()       {}
+func (Unreached) event()        {}
+func (Reached) event()          {}
 func (Saved) event()            {}
 func (SaveFailed) event()       {}
 func (RoutesSaved) event()      {}
@@ -110,4 +130,5 @@ func (Elected) event()          {}
 func (Deposed) event()          {}
 func (LinkDown) event()         {}
 func (LinkUp) event()           {}
+func (LinkHeard) event()        {}
 func (Tick) event()             {}

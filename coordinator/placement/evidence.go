@@ -22,7 +22,9 @@ func (m *Machine) checkLate() {
 // judge declares lost who is silent for too long, unless the coordinator has more
 // reason to doubt itself.
 //
-// Blindness gate: silence counts from when the own link came up. Mass loss: when more
+// Blindness gate: silence counts from when the own link came up, and only if the link has
+// answered since the agent should have been heard: else it may be the link that is dead and
+// has not noticed yet, which takes the client library seconds. Mass loss: when more
 // than half of the fleet (three at least) is silent at once, it is likelier that the
 // coordinator is cut off from them than that all died; it waits for another window, in
 // which those that live are heard.
@@ -36,9 +38,16 @@ func (m *Machine) judge() {
 	}
 	var gone []*agent
 	var alive, quiet int
-	unheld := false
-	for _, id := range sorted(m.agents) {
-		a := m.agents[id]
+	unheld, unproven := false, false
+	unsteady, there := 0, 0
+	for _, a := range m.allAgents() {
+		m.steady(a)
+		if !a.unsteadyTo.IsZero() {
+			unsteady++
+		}
+		if !a.unsteadyTo.IsZero() || a.state != messages.AgentLost {
+			there++ // what is gone for good says nothing of the network
+		}
 		if a.state == messages.AgentLost {
 			continue
 		}
@@ -52,6 +61,10 @@ func (m *Machine) judge() {
 		}
 		suspectedLong := !a.suspected.IsZero() && m.now.Sub(later(a.suspected, m.linkSince)) >= m.calm.Beat
 		if sighted && (silent >= m.calm.LostAfter || suspectedLong) {
+			if !m.answered(a) {
+				unproven = true
+				continue // the next answer of the link, or its end, decides
+			}
 			gone = append(gone, a)
 			unheld = unheld || !a.held
 			continue
@@ -64,6 +77,8 @@ func (m *Machine) judge() {
 			m.staleTimer(a)
 		}
 	}
+	m.unproven = unproven
+	m.tremor = 2*unsteady > there
 	if unheld && quiet >= 3 && 2*quiet > alive && m.now.After(m.holdUntil) {
 		m.hold(quiet, alive)
 	}
@@ -78,6 +93,15 @@ func (m *Machine) judge() {
 		}
 		m.lose(a, why, "agent_lost")
 	}
+}
+
+// answered reports whether the own link is known to have worked while a was silent: after
+// two of its beats were due, or after what spoke against it.
+func (m *Machine) answered(a *agent) bool {
+	if !m.linkTells || !a.suspected.IsZero() && m.linkHeard.After(a.suspected) {
+		return true
+	}
+	return m.linkHeard.Sub(later(a.last, m.linkSince)) >= 2*m.calm.Beat
 }
 
 func (m *Machine) hold(quiet, alive int) {

@@ -15,6 +15,7 @@ type fakeAgent struct {
 	inc      messages.Incarnation
 	up       bool // its process runs
 	cut      bool // its link is cut
+	deaf     bool // it does not hear its documents
 	draining bool
 	life     int // of the process; timers of an earlier one do nothing
 
@@ -25,10 +26,12 @@ type fakeAgent struct {
 	foreign messages.Resources
 	dataAge float64
 
-	load  time.Duration      // that a replica takes to get ready
-	drain time.Duration      // that it takes to finish
-	fails map[string]bool    // tasks that do not get ready here
-	rate  map[string]float64 // requests per second, by replica
+	load   time.Duration      // that a replica takes to get ready
+	drain  time.Duration      // that it takes to finish
+	fails  map[string]bool    // tasks that do not get ready here
+	broken map[string]bool    // handlers that do not
+	rate   map[string]float64 // requests per second, by replica
+	takes  float64            // ms of service of a request; 0: none is served
 }
 
 type fakeReplica struct {
@@ -50,7 +53,7 @@ func (w *world) add(env messages.Environment) *fakeAgent {
 	return a
 }
 
-func (a *fakeAgent) listens() bool { return a.up }
+func (a *fakeAgent) listens() bool { return a.up && !a.deaf }
 
 // start begins a new incarnation: register, read the own document, beat.
 func (a *fakeAgent) start() {
@@ -102,6 +105,9 @@ func (a *fakeAgent) statuses() []messages.ReplicaStatus {
 	var out []messages.ReplicaStatus
 	for _, id := range sorted(a.reps) {
 		out = append(out, messages.ReplicaStatus{ID: id, State: a.reps[id].state, Rate: a.rate[id]})
+		if st := &out[len(out)-1]; a.takes > 0 && st.State == messages.ReplicaReady {
+			st.Served, st.Latency = 100, a.takes
+		}
 	}
 	return out
 }
@@ -126,6 +132,8 @@ func (a *fakeAgent) apply(doc messages.Placement) messages.PlacementAck {
 				a.stop(p.ID, r)
 			case r == nil || r.placed.Drain || r.state == messages.ReplicaStopped || r.state == messages.ReplicaDraining:
 				a.open(p)
+			case !sameService(r.placed.Task, p.Task):
+				a.stop(p.ID, r)
 			default:
 				r.placed = p
 			}
@@ -150,7 +158,7 @@ func (a *fakeAgent) loaded(r *fakeReplica) {
 	if a.reps[r.placed.ID] != r || r.state != messages.ReplicaLoading && r.state != messages.ReplicaFailed {
 		return
 	}
-	if a.fails[r.placed.Task.Name] {
+	if a.fails[r.placed.Task.Name] || a.broken[r.placed.Task.HandlerName()] {
 		r.state = messages.ReplicaFailed
 		a.later(time.Second, func() { // its own back-off
 			if a.reps[r.placed.ID] == r && r.state == messages.ReplicaFailed {
@@ -176,6 +184,13 @@ func (a *fakeAgent) stop(id string, r *fakeReplica) {
 	a.later(a.drain, func() {
 		if a.reps[id] == r {
 			r.state = messages.ReplicaStopped
+			if doc := a.w.store[a.id]; doc.Term == a.term && doc.Rev == a.rev {
+				for _, p := range doc.Replicas {
+					if p.ID == id && !p.Drain && !a.draining {
+						a.open(p)
+					}
+				}
+			}
 			a.beat()
 		}
 	})

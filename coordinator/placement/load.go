@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"slices"
 	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
@@ -43,14 +44,14 @@ func (m *Machine) load(a *agent) {
 	if !a.heard || a.state == messages.AgentLost {
 		return
 	}
+	m.measure(a)
 	usable := m.usable(a)
 	measured := a.beat.Foreign
 	fell := 0.0
-	for _, id := range sorted(a.hosted) {
-		h := a.hosted[id]
+	for _, h := range a.all() {
 		// No replica takes more than its machine has: the rate of a few requests of
 		// enormous work, perhaps given up on at once, would say so.
-		tflops := min(h.status.Rate*h.task.WorkGFLOP()/1000, a.env.Capacity.Compute)
+		tflops := min(h.status.Rate*h.work/1000, a.env.Capacity.Compute)
 		measured.Compute += tflops
 		if r := h.replica; h == r.home && h.state == messages.ReplicaReady {
 			before := r.claimed(h.task.Demand).Compute
@@ -91,7 +92,7 @@ func (m *Machine) thermometer(a *agent, ratio float64) {
 		if !a.hot {
 			m.record("load_high", a.id, "", "%.0f %% of its planned capacity for %v", 100*ratio, m.calm.HotFor)
 		}
-		if !a.hot || m.overfull(a) {
+		if !a.hot || m.overfull(a, m.calm.Slack) {
 			m.need("the load of " + a.id + " is high")
 		}
 		a.hot, a.hotSince = true, m.now // and again if that did not help
@@ -112,39 +113,48 @@ func (a *agent) others() messages.Resources {
 	return messages.Resources{Compute: a.foreign[0].v, Storage: a.foreign[1].v, Network: a.foreign[2].v}
 }
 
-// used is what the documents put on an agent, moves and leftovers included, and what it
-// says that it still runs beside them.
+// used is what the documents put on an agent, moves and leftovers included.
 func (m *Machine) used(a *agent) messages.Resources {
 	var sum messages.Resources
-	for _, id := range sorted(a.hosted) { // in order: float64 sums depend on it
-		sum = sum.Add(a.hosted[id].need())
+	for _, h := range a.all() { // in order: float64 sums depend on it
+		sum = sum.Add(h.need())
 	}
-	return sum.Add(a.strays)
+	return sum
 }
 
-// countStrays sums the demand of replicas that an agent still reports and no document lists:
-// what a returned agent has yet to stop.
+// countStrays notes whether an agent runs what no document of it lists: what one that
+// was away has yet to stop. How much that takes nobody knows, for it may be of another
+// version of its task, or of a task that is no more: so nothing comes to that agent, and
+// nothing grows there, until it has stopped.
 func (m *Machine) countStrays(a *agent) {
-	var sum messages.Resources
-	for _, st := range a.beat.Replicas {
-		if a.hosted[st.ID] != nil || st.State == messages.ReplicaStopped || st.State == messages.ReplicaFailed {
-			continue
-		}
-		if name, _, err := messages.ParseReplica(st.ID); err == nil {
-			if t, ok := m.task(name); ok {
-				sum = sum.Add(t.Demand)
+	was := a.straying
+	a.straying = false
+	for i := range a.beat.Replicas {
+		if st := &a.beat.Replicas[i]; a.hosted[st.ID] == nil && st.State != messages.ReplicaStopped && st.State != messages.ReplicaFailed {
+			a.straying = true
+			if !was && m.docs[a.id] == nil {
+				m.need("agent " + a.id + " runs what no document lists")
 			}
+			return
 		}
 	}
-	if a.strays != sum && sum.Within(a.strays) {
+	if was {
 		m.need("room on " + a.id)
 	}
-	a.strays = sum
+}
+
+// unclear reports whether a may still run another version of something than its
+// document lists, which a leader before this one replaced: what that takes is not known.
+func (a *agent) unclear() bool {
+	return slices.ContainsFunc(a.all(), func(h *hosting) bool { return h.adopted })
 }
 
 // fits reports whether need more has room on a. A resource that need does not ask for
 // is in nobody's way, however full.
 func (m *Machine) fits(a *agent, used, need messages.Resources) bool {
+	if a.straying || a.unclear() {
+		return false
+	}
 	have, want, more := amounts(m.usable(a)), amounts(used.Add(a.others()).Add(need)), amounts(need)
 	for k := range have {
 		if more[k] > 0 && !within(want[k], have[k]) {
@@ -154,13 +164,14 @@ func (m *Machine) fits(a *agent, used, need messages.Resources) bool {
 	return true
 }
 
-// overfull reports whether what is on a is more than what the plan allows: the load
-// grew, others took room, or the settings changed. Nothing is ever placed so.
-func (m *Machine) overfull(a *agent) bool {
+// overfull reports whether what is on a is more than what the plan allows, by more than
+// a part of it: the load grew, others took room, or the settings changed. Nothing is ever
+// placed so.
+func (m *Machine) overfull(a *agent, slack float64) bool {
 	ours := m.used(a)
 	have, mine, all := amounts(m.usable(a)), amounts(ours), amounts(ours.Add(a.others()))
 	for k := range have {
-		if mine[k] > 0 && !within(all[k], have[k]) {
+		if mine[k] > 0 && !within(all[k], (1+slack)*have[k]) {
 			return true
 		}
 	}
@@ -171,8 +182,8 @@ func (m *Machine) overfull(a *agent) bool {
 // there is nothing to wait for.
 func (m *Machine) overdeclared(a *agent) bool {
 	var sum messages.Resources
-	for _, id := range sorted(a.hosted) {
-		sum = sum.Add(a.hosted[id].task.Demand)
+	for _, h := range a.all() {
+		sum = sum.Add(h.task.Demand)
 	}
 	return !sum.Within(m.usable(a))
 }

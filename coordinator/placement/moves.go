@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/fleetbus/fleetbus/coordinator/alloc"
 	"github.com/fleetbus/fleetbus/messages"
@@ -39,6 +40,10 @@ type move struct {
 // improve moves what may move: to relieve an environment, to make room for what waits,
 // or for gain. Each of them under the same dwell and budget; gain must also pass the
 // margin.
+//
+// Relief and room are needed, so they are looked for at once, by the fewest moves that
+// do (alloc.Repair). Gain is not: a full solve is made when the last one is long enough
+// ago, and of it only those moves are taken that are worth more than they cost.
 func (m *Machine) improve(waiting []*replica) {
 	m.reserved = make(map[*agent][]*replica)
 	relieve := m.relieve()
@@ -46,27 +51,57 @@ func (m *Machine) improve(waiting []*replica) {
 	if len(v.all) == 0 && (len(waiting) == 0 || !m.inTransit()) {
 		return
 	}
-	plan, ok := m.solve(m.problem(waiting, v))
-	if !ok {
+	if !m.now.Before(m.cycleEnd) {
+		m.cycleEnd, m.moved = m.now.Add(m.calm.Cycle), 0
+	}
+	full := !m.now.Before(m.solveAt)
+	if !full {
+		m.review(m.solveAt)
+	}
+	if len(waiting) > 0 || len(relieve) > 0 {
+		plan, ok := m.checked(m.mover.Repair(m.problem(waiting, v), alloc.Options{}))
+		if !ok {
+			return
+		}
+		if m.perform(plan, waiting, v, relieve) {
+			m.review(m.solveAt)
+			return
+		}
+		waiting = slices.DeleteFunc(waiting, func(r *replica) bool { return r.home != nil && !r.waiting })
+	}
+	if !full {
 		return
 	}
+	m.solveAt = m.now.Add(max(m.calm.Cycle, time.Duration(len(v.all))*solveEvery))
+	m.reserved = make(map[*agent][]*replica)
+	plan, ok := m.checked(m.mover.Solve(m.problem(waiting, v), alloc.Options{}))
+	if ok {
+		m.perform(plan, waiting, v, relieve)
+	}
+}
+
+// perform begins what the plan says as far as it may begin now, and reports whether that
+// is anything.
+func (m *Machine) perform(plan alloc.Plan, waiting []*replica, v *movers, relieve map[*agent]bool) bool {
 	at := make(map[string]*agent, len(plan.Assignments))
 	for _, a := range plan.Assignments {
 		at[a.Replica] = m.agents[a.Environment]
 	}
 	var moves []move
 	for _, r := range v.all {
+		if r.home == nil || r.next != nil {
+			continue // it gave way a moment ago
+		}
 		if to := at[r.id]; to != nil && to != r.home.agent {
 			moves = append(moves, move{r: r, to: to, relief: relieve[r.home.agent],
 				gain: m.score(r, r.home.agent) - m.score(r, to)})
 		}
 	}
 	slices.SortStableFunc(moves, func(a, b move) int { return cmp.Compare(b.gain, a.gain) })
-	if !m.now.Before(m.cycleEnd) {
-		m.cycleEnd, m.moved = m.now.Add(m.calm.Cycle), 0
-	}
+	before := m.begun
 	rest := m.makeRoom(waiting, v, at, moves)
 	m.carryOut(m.choose(rest))
+	return m.begun > before
 }
 
 // inTransit reports whether something moves or drains, so that room will come free.
@@ -84,7 +119,7 @@ func (m *Machine) inTransit() bool {
 func (m *Machine) relieve() map[*agent]bool {
 	out := make(map[*agent]bool)
 	for _, a := range m.agents {
-		if m.closed(a) == "" && (a.hot && m.overfull(a) || m.overdeclared(a)) {
+		if m.closed(a) == "" && (a.hot && m.overfull(a, m.calm.Slack) || m.overdeclared(a)) {
 			out[a] = true
 		}
 	}
@@ -112,13 +147,11 @@ func (m *Machine) movers(waiting []*replica, relieve map[*agent]bool) *movers {
 		}
 	}
 	frozen := make(map[*agent]bool)
-	for _, id := range sorted(m.agents) {
+	for _, a := range m.allAgents() {
 		// What measured load alone makes too full moves when it is hot, not before.
-		a := m.agents[id]
-		frozen[a] = !relieve[a] && m.overfull(a)
+		frozen[a] = !relieve[a] && m.overfull(a, 0)
 	}
-	for _, id := range sorted(m.replicas) {
-		r := m.replicas[id]
+	for _, r := range m.allReplicas() {
 		if !r.wanted || r.home == nil || r.next != nil || m.closed(r.home.agent) != "" || slices.Contains(waiting, r) {
 			continue
 		}
@@ -184,13 +217,14 @@ func (m *Machine) worth(moves []move) bool {
 		return false
 	}
 	to := make(map[*replica]*agent, len(moves))
-	before := 0.0
+	before, price := 0.0, 0.0
 	for _, v := range moves {
 		to[v.r] = v.to
+		price += m.priceOf(v.r)
 		before += m.score(v.r, v.r.home.agent)
 	}
 	gain := m.objective(nil) - m.objective(to)
-	return gain >= max(float64(len(moves))*m.movePrice(), m.calm.Margin*before)
+	return gain >= max(price, m.calm.Margin*before)
 }
 
 // score of r on a, without the price of an environment that is billed whole.
@@ -199,15 +233,14 @@ func (m *Machine) score(r *replica, a *agent) float64 {
 	if e.Billing == messages.Whole {
 		e.Billing, e.Price = messages.Share, 0
 	}
-	return alloc.Score(m.settings, alloc.Delay(r.spec.Task, e), alloc.Cost(r.spec.Task, e))
+	return alloc.Score(m.settings, m.delay(r.spec.Task, e), alloc.Cost(r.spec.Task, e)) + alloc.Penalty(r.spec.Task, e)
 }
 
 // objective is what the plan costs, with some replicas elsewhere than at home.
 func (m *Machine) objective(to map[*replica]*agent) float64 {
 	sum := 0.0
 	whole := make(map[*agent]bool)
-	for _, id := range sorted(m.replicas) {
-		r := m.replicas[id]
+	for _, r := range m.allReplicas() {
 		if !r.wanted || r.home == nil {
 			continue
 		}
@@ -229,7 +262,7 @@ func (m *Machine) carryOut(moves []move) {
 	for _, v := range moves {
 		if v.r.next == nil && m.admits(v.r, v.to) {
 			t := v.r.spec.Task
-			m.place(v.r, v.to, fmt.Sprintf("%s; delay %.4g ms instead of %.4g", v.why, alloc.Delay(t, v.to.env), alloc.Delay(t, v.r.home.agent.env)))
+			m.place(v.r, v.to, fmt.Sprintf("%s; delay %.4g ms instead of %.4g", v.why, m.delay(t, v.to.env), m.delay(t, v.r.home.agent.env)))
 			m.moved++
 		}
 	}

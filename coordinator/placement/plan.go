@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/fleetbus/fleetbus/coordinator/alloc"
 	"github.com/fleetbus/fleetbus/messages"
@@ -25,6 +26,10 @@ func (m *Machine) tasksChanged(ev TasksChanged) {
 	if m.haveTasks && reflect.DeepEqual(tasks, m.tasks) && reflect.DeepEqual(drains, m.drains) && ev.Settings == m.settings {
 		return
 	}
+	if m.leading {
+		m.newVersions(tasks)
+	}
+	m.gen++
 	for _, t := range slices.Concat(tasks, m.tasks) {
 		m.dirtyRanks[t.Name], m.dirtyRoutes[t.Name] = true, true
 	}
@@ -46,13 +51,25 @@ func (m *Machine) task(name string) (messages.Task, bool) {
 func (m *Machine) replan() {
 	why := m.planWhy
 	defer func() { m.planWhy = "" }() // what this plan itself frees is not there yet
+	m.prove()
 	m.want()
-	if m.adopting {
-		m.adoptReported()
-		m.adopting = false
+	m.adoptReported()
+	if m.listens() {
+		return
 	}
 	free := m.settle()
 	waiting := m.placeFree(free, why)
+	blocked := m.advance()
+	waiting = slices.DeleteFunc(waiting, func(r *replica) bool { return !r.waiting }) // an update found them a place
+	defer func() {
+		for _, r := range blocked {
+			if r.home != nil && r.next == nil {
+				r.spec.Task = r.home.task
+			} else if ro := m.rollouts[r.spec.Task.Name]; r.home == nil && ro != nil {
+				r.spec.Task = carried(ro.from, r.spec.Task)
+			}
+		}
+	}()
 	if m.settings.Mode == messages.Static {
 		m.reserved = nil
 		return
@@ -67,8 +84,8 @@ func (m *Machine) replan() {
 // want compares what the tasks ask for with what there is.
 func (m *Machine) want() {
 	envs := make([]messages.Environment, 0, len(m.agents))
-	for _, id := range sorted(m.agents) {
-		envs = append(envs, m.agents[id].env)
+	for _, a := range m.allAgents() {
+		envs = append(envs, a.env)
 	}
 	specs := alloc.Expand(m.tasks, envs)
 	wanted := make(map[string]bool, len(specs))
@@ -77,13 +94,13 @@ func (m *Machine) want() {
 		r := m.replicas[s.ID]
 		if r == nil {
 			r = &replica{id: s.ID, why: "it is new"}
-			m.replicas[s.ID] = r
+			m.addReplica(r)
 		}
+		s.Task = m.version(r, s.Task)
 		r.spec, r.wanted = s, true
 	}
-	for _, id := range sorted(m.replicas) {
-		r := m.replicas[id]
-		if wanted[id] {
+	for _, r := range m.allReplicas() {
+		if wanted[r.id] {
 			continue
 		}
 		r.wanted, r.waiting, r.why = false, false, "it is not wanted any more"
@@ -94,7 +111,7 @@ func (m *Machine) want() {
 			m.retire(r.home, r.why)
 		}
 		if r.empty() {
-			delete(m.replicas, id)
+			m.dropReplica(r)
 		}
 	}
 }
@@ -102,10 +119,12 @@ func (m *Machine) want() {
 // settle goes through what has a home: it gives up moves whose target closed, hands new
 // task versions out where they fit, and returns, sorted, the replicas that need a place.
 func (m *Machine) settle() (free []*replica) {
-	for _, id := range sorted(m.replicas) {
-		r := m.replicas[id]
+	for _, r := range m.allReplicas() {
 		if !r.wanted {
 			continue
+		}
+		if r.next != nil && !sameService(r.next.task, r.spec.Task) {
+			m.rollback(r, "another version of its task came meanwhile")
 		}
 		if r.next != nil && (m.mustLeave(r.next.agent) || m.forbidden(r, r.next.agent) != "") {
 			m.rollback(r, "its agent is not open any more")
@@ -124,7 +143,7 @@ func (m *Machine) settle() (free []*replica) {
 		}
 		if !m.renew(h) {
 			m.waits(r, "it serves an older version of its task: the new one has no room on "+h.agent.id)
-		} else if r.waiting {
+		} else if r.waiting && !r.blocked {
 			r.waiting, r.why = false, "it goes on where it is"
 			m.dirtyRoutes[r.spec.Task.Name] = true
 		}
@@ -136,14 +155,17 @@ func (m *Machine) settle() (free []*replica) {
 // that does not fit.
 func (m *Machine) renew(h *hosting) bool {
 	r := h.replica
-	if reflect.DeepEqual(h.task, r.spec.Task) {
+	if h.gen == m.gen || reflect.DeepEqual(h.task, r.spec.Task) {
 		return true
 	}
 	others := m.used(h.agent).Sub(h.need())
 	if !r.spec.Task.Demand.Within(h.task.Demand) && !m.fits(h.agent, others, r.claimed(r.spec.Task.Demand)) {
 		return false
 	}
-	h.task = r.spec.Task
+	if !sameService(h.task, r.spec.Task) { // and nothing to lose
+		m.reopen(h, r.spec.Task)
+	}
+	h.task, h.work = r.spec.Task, r.spec.Task.WorkGFLOP()
 	r.why = "new version of the task, on the same environment"
 	m.record("replica_updated", h.agent.id, r.id, "%s", r.why)
 	m.touch(h)
@@ -164,30 +186,6 @@ func (m *Machine) crowded(r *replica) bool {
 	return false
 }
 
-// forbidden says why the task itself does not admit a, whatever the room; "" if it does.
-func (m *Machine) forbidden(r *replica, a *agent) string {
-	t, e := r.spec.Task, a.env
-	switch {
-	case r.spec.Pin != "" && r.spec.Pin != a.id:
-		return "it is pinned to " + r.spec.Pin
-	case r.spec.Site != "" && r.spec.Site != e.Site, len(t.Sites) > 0 && !slices.Contains(t.Sites, e.Site):
-		return "site " + e.Site + " is not for it"
-	case len(t.Tiers) > 0 && !slices.Contains(t.Tiers, e.Tier):
-		return "tier " + string(e.Tier) + " is not for it"
-	case !e.Serves(t.HandlerName()):
-		return "the agent has no handler " + t.HandlerName()
-	}
-	for _, k := range sorted(t.Labels) {
-		if v, ok := e.Labels[k]; !ok || v != t.Labels[k] {
-			return "the environment has no label " + k + "=" + t.Labels[k]
-		}
-	}
-	if d := alloc.Delay(t, e); t.Limit > 0 && !within(d, t.Limit) {
-		return fmt.Sprintf("a delay of %.4g ms is over its limit of %.4g ms", d, t.Limit)
-	}
-	return ""
-}
-
 // leaveWhy says why r is to find a place.
 func (m *Machine) leaveWhy(r *replica, cause string) string {
 	h := r.home
@@ -199,6 +197,9 @@ func (m *Machine) leaveWhy(r *replica, cause string) string {
 	}
 	if why := m.closed(h.agent); why != "" {
 		return "agent " + h.agent.id + " is " + why
+	}
+	if h.late {
+		return m.lateWhy(h)
 	}
 	if h.state == messages.ReplicaFailed || h.state == messages.ReplicaStopped {
 		return r.why
@@ -213,10 +214,10 @@ func (m *Machine) placeFree(free []*replica, cause string) (waiting []*replica) 
 		return nil
 	}
 	p := m.problem(free, nil)
-	plan, ok := m.solve(p)
+	plan, ok := m.findPlaces(len(free), p)
 	if ok && m.lowerClaims(plan) {
 		p = m.problem(free, nil)
-		plan, ok = m.solve(p)
+		plan, ok = m.findPlaces(len(free), p)
 	}
 	if !ok {
 		return nil
@@ -227,7 +228,7 @@ func (m *Machine) placeFree(free []*replica, cause string) (waiting []*replica) 
 	}
 	text := make(map[string]string, len(plan.Waiting))
 	for _, w := range plan.Waiting {
-		text[w.Replica] = waitText(w)
+		text[w.Replica] = m.waitText(w)
 	}
 	for _, r := range free {
 		why := m.leaveWhy(r, cause)
@@ -242,8 +243,8 @@ func (m *Machine) placeFree(free []*replica, cause string) (waiting []*replica) 
 }
 
 // wait follows that r must go and nothing can take it. A home that lives goes on: a
-// drain or a failure of the machine beside is no reason to take a service down. But
-// what the task forbids ends, and so does what no other environment may ever serve on
+// drain or a failure of the machine beside is no reason to take a service down, nor is
+// what was measured. But what the task forbids ends, and so does what no other environment may ever serve on
 // an agent that leaves: it would never be empty.
 func (m *Machine) wait(r *replica, leave, text string) {
 	why := text
@@ -252,9 +253,7 @@ func (m *Machine) wait(r *replica, leave, text string) {
 		if m.failing(r) { // its agent goes on trying
 			r.retryAt = m.now.Add(m.calm.FailBackoffMax)
 		}
-		forbidden := m.forbidden(r, h.agent)
-		alive := h.agent.state != messages.AgentLost
-		if forbidden != "" || alive && r.spec.Pin == h.agent.id && m.mustLeave(h.agent) && h.agent.state != messages.AgentStale {
+		if m.ends(r, h.agent) != "" || r.spec.Pin == h.agent.id && m.leaves(h.agent) {
 			m.retire(h, leave)
 		}
 	}
@@ -285,28 +284,28 @@ func (m *Machine) lowerClaims(plan alloc.Plan) (lowered bool) {
 	return lowered
 }
 
-// admits reports whether r may be put on a now. The plan knows most of it; this is what
-// keeps the promise.
-func (m *Machine) admits(r *replica, a *agent) bool {
-	if a == nil || m.closed(a) != "" || a.hosted[r.id] != nil {
-		return false
+// solveEvery is how long there is between two full solves, for each replica that may
+// move: ten times what a solve takes. In a small fleet it is Calm.Cycle.
+const solveEvery = time.Millisecond
+
+// fewFree: so many replicas at most, or a quarter of all, are placed by regret alone,
+// beside what is there; more (a fleet that begins) are worth a search.
+const fewFree = 8
+
+// findPlaces solves the problem of those that need a place, beside everything else.
+func (m *Machine) findPlaces(free int, p alloc.Problem) (alloc.Plan, bool) {
+	if free <= max(fewFree, len(m.replicas)/4) {
+		return m.checked(m.placer.Repair(p, alloc.Options{}))
 	}
-	if !r.spec.Task.Colocate {
-		for _, h := range a.hosted {
-			if h.task.Name == r.spec.Task.Name && !h.drain {
-				return false
-			}
-		}
-	}
-	return m.fits(a, m.used(a), r.claimed(r.spec.Task.Demand))
+	return m.checked(m.placer.Solve(p, alloc.Options{}))
 }
 
-func (m *Machine) solve(p alloc.Problem) (alloc.Plan, bool) {
-	plan, err := alloc.Solve(p)
+func (m *Machine) checked(plan alloc.Plan, err error) (alloc.Plan, bool) {
 	if err != nil {
 		// All parts were checked when they were read. If one is wrong all the same, what
 		// is placed stays placed.
 		m.record("plan_failed", "", "", "%v", err)
+		m.placer, m.mover = alloc.Solver{}, alloc.Solver{}
 		return plan, false
 	}
 	return plan, true
@@ -314,7 +313,7 @@ func (m *Machine) solve(p alloc.Problem) (alloc.Plan, bool) {
 
 // waitText is one line of why a replica waits: what would place it, and what stands in
 // the way of the first few environments.
-func waitText(w alloc.Waiting) string {
+func (m *Machine) waitText(w alloc.Waiting) string {
 	const most = 3
 	var parts []string
 	for i, r := range w.Reasons {
@@ -324,14 +323,13 @@ func waitText(w alloc.Waiting) string {
 		}
 		parts = append(parts, r.Environment+": "+r.Text)
 	}
-	// What is ours and stays was stated to the solver as the use of others.
 	text := "it fits nowhere"
 	if len(parts) > 0 {
 		text += " (" + strings.Join(parts, "; ") + ")"
 	}
-	if w.Fix != "" && !strings.Contains(w.Fix, mayHave(w.Replica)) {
+	label := m.keptOff[w.Replica]
+	if w.Fix != "" && (label == "" || !strings.Contains(w.Fix, label)) {
 		text += "; fix: " + w.Fix
 	}
-	text = strings.ReplaceAll(text, "are used by others", "are in use")
-	return strings.ReplaceAll(text, "lacks "+mayHave(w.Replica)+"=yes", "is not open to "+w.Replica+" now: it failed there, has yet to stop there, or the room is kept for another")
+	return m.plain(w.Replica, text)
 }

@@ -1,8 +1,11 @@
 package placement
 
 import (
+	"cmp"
 	"maps"
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/fleetbus/fleetbus/coordinator/alloc"
 	"github.com/fleetbus/fleetbus/messages"
@@ -17,17 +20,29 @@ import (
 // count. With movers it is of the time after all that: else room that is about to come
 // free would look taken, and others would be moved for it.
 func (m *Machine) problem(free []*replica, movers *movers) alloc.Problem {
+	return m.stated(free, movers, true)
+}
+
+// stated is problem; apart says that the free ones are to find other places than they have.
+func (m *Machine) stated(free []*replica, movers *movers, apart bool) alloc.Problem {
 	p := alloc.Problem{Settings: m.settings, Current: make(map[string]string), MovePrice: m.movePrice()}
 	p.Settings.V = 0
+	if m.settings.Mode == messages.Adaptive {
+		p.Measured = m.meter.Delays(m.now)
+	}
 	tasks := make(map[string]bool) // that need to know where their siblings are
 	exclude := make(map[string][]string)
+	own := make(map[*replica]bool) // where it is itself keeps nobody apart
 	stated := make(map[string]bool)
 	for _, r := range free {
-		stated[r.id] = true
+		stated[r.id], own[r] = true, true
 		tasks[r.spec.Task.Name] = true
 		out := m.excluded(r)
 		if movers == nil {
 			out = append(out, m.keptFrom(r)...)
+		}
+		if h := r.home; apart && h != nil && m.closed(h.agent) == "" && m.forbidden(r, h.agent) == "" {
+			out = append(out, h.agent.id) // else there is a reason of its own
 		}
 		exclude[r.id] = out
 		p.Replicas = append(p.Replicas, m.variable(r, r.spec.Pin, 2*r.spec.Task.Priority))
@@ -44,14 +59,12 @@ func (m *Machine) problem(free []*replica, movers *movers) alloc.Problem {
 		p.Replicas = append(p.Replicas, m.variable(r, pin, 2*r.spec.Task.Priority+1))
 		p.Current[r.id] = r.home.agent.id
 	}
-	for _, id := range sorted(m.agents) {
-		a := m.agents[id]
+	for _, a := range m.allAgents() {
 		e := alloc.Environment{Environment: a.env, Foreign: a.others(), Closed: m.closed(a)}
-		if movers == nil {
-			e.Foreign = e.Foreign.Add(a.strays)
+		if movers == nil && (a.straying || a.unclear()) {
+			e.Closed = cmp.Or(e.Closed, "busy: it has yet to stop what is placed there no more")
 		}
-		for _, rid := range sorted(a.hosted) {
-			h := a.hosted[rid]
+		for _, h := range a.all() {
 			if movers != nil && (h.drain || h.replica.home == h && h.replica.next != nil || movers.has(h.replica)) {
 				continue
 			}
@@ -59,9 +72,9 @@ func (m *Machine) problem(free []*replica, movers *movers) alloc.Problem {
 			if e.Billing == messages.Whole {
 				e.Billing, e.Price = messages.Share, 0 // it is paid for already
 			}
-			if !h.drain && !h.task.Colocate && tasks[h.task.Name] {
+			if !h.drain && !h.task.Colocate && tasks[h.task.Name] && !own[h.replica] {
 				s := sibling(h)
-				for stated[s.ID] { // both sides of a move, or the place that r itself is to leave
+				for stated[s.ID] { // both sides of a move
 					s.ID += "@" + a.id
 				}
 				stated[s.ID] = true
@@ -70,7 +83,7 @@ func (m *Machine) problem(free []*replica, movers *movers) alloc.Problem {
 		}
 		p.Environments = append(p.Environments, e)
 	}
-	exclusions(&p, exclude)
+	m.exclusions(&p, exclude)
 	return p
 }
 
@@ -106,10 +119,36 @@ func (m *Machine) excluded(r *replica) []string {
 
 // exclusions keeps single replicas off single environments. The solver has no word for
 // that, but it has labels: the replica asks for one that all environments but those
-// have.
-func exclusions(p *alloc.Problem, exclude map[string][]string) {
-	maps.DeleteFunc(exclude, func(_ string, out []string) bool { return len(out) == 0 })
-	if len(exclude) == 0 {
+// have. Replicas that are kept off the same environments share one.
+func (m *Machine) exclusions(p *alloc.Problem, exclude map[string][]string) {
+	m.keptOff = make(map[string]string)
+	closed := make(map[string]map[string]bool) // by label: the environments that have it not
+	for i := range p.Replicas {
+		r := &p.Replicas[i]
+		out := exclude[r.ID]
+		if r.Pin != "" { // the others are closed to it anyway
+			out = slices.DeleteFunc(out, func(id string) bool { return id != r.Pin })
+		}
+		if len(out) == 0 {
+			continue
+		}
+		slices.Sort(out)
+		label := "not kept off " + strings.Join(slices.Compact(out), ", ")
+		m.keptOff[r.ID] = label
+		if closed[label] == nil {
+			closed[label] = make(map[string]bool)
+			for _, id := range out {
+				closed[label][id] = true
+			}
+		}
+		labels := maps.Clone(r.Task.Labels)
+		if labels == nil {
+			labels = make(map[string]string)
+		}
+		labels[label] = "yes"
+		r.Task.Labels = labels
+	}
+	if len(closed) == 0 {
 		return
 	}
 	for i := range p.Environments {
@@ -118,34 +157,15 @@ func exclusions(p *alloc.Problem, exclude map[string][]string) {
 		if labels == nil {
 			labels = make(map[string]string)
 		}
-		for r := range exclude {
-			labels[mayHave(r)] = "yes"
+		for label, out := range closed {
+			labels[label] = "yes"
+			if out[e.ID] {
+				labels[label] = "no"
+			}
 		}
 		e.Labels = labels
 	}
-	for i := range p.Replicas {
-		r := &p.Replicas[i]
-		out := exclude[r.ID]
-		if len(out) == 0 {
-			continue
-		}
-		labels := maps.Clone(r.Task.Labels)
-		if labels == nil {
-			labels = make(map[string]string)
-		}
-		labels[mayHave(r.ID)] = "yes"
-		r.Task.Labels = labels
-		for j := range p.Environments {
-			for _, id := range out {
-				if p.Environments[j].ID == id {
-					p.Environments[j].Labels[mayHave(r.ID)] = "no"
-				}
-			}
-		}
-	}
 }
-
-func mayHave(replica string) string { return "may have " + replica }
 
 func (m *Machine) movePrice() float64 {
 	return alloc.Score(m.settings, m.calm.MoveDelay, m.calm.MoveCost)

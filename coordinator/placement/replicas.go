@@ -22,6 +22,10 @@ type replica struct {
 	since   time.Time
 	claim   latch // TFLOPS measured; see load.go
 
+	updating bool     // a new version of its task is on its way; see rollout.go
+	blocked  bool     // it would be, but cannot
+	tried    []string // environments that are avoided because a new version failed there
+
 	fails       int // of this home
 	tries       int // how often it was placed anew for failing, since it was last steady
 	retryAt     time.Time
@@ -35,19 +39,27 @@ type hosting struct {
 	replica *replica
 	agent   *agent
 	task    messages.Task // the version that the agent is told to serve
+	work    float64       // GFLOP a request of it
+	gen     int           // the desired state of which it is known to be the version
+	seen    uint64        // the sequence of the last beat that spoke of it
 	rank    int
 	drain   bool
+	proved  bool // this version was ready here
+	late    bool // it was not, for Calm.LoadFor
 	state   messages.ReplicaState
 	status  messages.ReplicaStatus
 	since   time.Time
-	changed bool          // since the last document was made
-	term    messages.Term // of the document that last changed it: what an agent says
-	rev     uint64        // of it under an older one does not count
+	changed bool               // since the last document was made
+	reopens bool               // by that: what serves stops first
+	adopted bool               // from the leader before, and its agent has not said yet that it serves this version
+	before  messages.Resources // what the version before takes until it has stopped
+	term    messages.Term      // of the document that last changed it: what an agent says
+	rev     uint64             // of it under an older one does not count
 }
 
 // need is what h takes of its environment.
 func (h *hosting) need() messages.Resources {
-	return h.replica.claimed(h.task.Demand)
+	return h.replica.claimed(h.task.Demand).Max(h.before)
 }
 
 // claimed is the demand that the plan counts for r: what was declared, or what was
@@ -67,9 +79,9 @@ func (h *hosting) serves() bool {
 
 // host puts r into the document of a, as its home or as what comes after it.
 func (m *Machine) host(r *replica, a *agent) *hosting {
-	h := &hosting{replica: r, agent: a, task: r.spec.Task, state: messages.ReplicaPending, since: m.now, changed: true}
+	h := &hosting{replica: r, agent: a, task: r.spec.Task, work: r.spec.Task.WorkGFLOP(), state: messages.ReplicaPending, since: m.now, changed: true}
 	h.status = messages.ReplicaStatus{ID: r.id, State: h.state}
-	a.hosted[r.id] = h
+	a.add(h)
 	m.touch(h)
 	return h
 }
@@ -83,7 +95,8 @@ func (m *Machine) touch(h *hosting) {
 // place brings r to a. A home that serves goes on until the new one is ready; one that
 // does not is left at once.
 func (m *Machine) place(r *replica, a *agent, why string) {
-	r.why, r.waiting = why, false
+	r.why, r.waiting, r.blocked = why, false, false
+	m.begun++
 	if r.home.serves() {
 		r.next = m.host(r, a)
 		m.record("replica_moving", a.id, r.id, "from %s: %s", r.home.agent.id, why)
@@ -96,6 +109,7 @@ func (m *Machine) place(r *replica, a *agent, why string) {
 	}
 	r.home, r.since = m.host(r, a), m.now
 	r.fails, r.failedSince, r.readySince = 0, time.Time{}, time.Time{}
+	m.onItsWay(r)
 	if left != nil {
 		m.record("replica_moved", a.id, r.id, "from %s: %s", left.agent.id, why)
 		m.retire(left, why)
@@ -113,6 +127,7 @@ func (m *Machine) promote(r *replica, why string) {
 	if r.home.state == messages.ReplicaReady {
 		r.readySince = m.now
 	}
+	m.onItsWay(r)
 	m.touch(r.home)
 	if left != nil {
 		m.record("replica_moved", r.home.agent.id, r.id, "from %s: %s", left.agent.id, why)
@@ -154,7 +169,10 @@ func (m *Machine) retire(h *hosting, why string) {
 // remove takes h out of its agent's document: it has stopped, or is gone.
 func (m *Machine) remove(h *hosting) {
 	r := h.replica
-	delete(h.agent.hosted, r.id)
+	h.agent.drop(h)
+	if h.agent.state == messages.AgentLost {
+		h.agent.straying = true // it may run it still, and nobody hears of its end
+	}
 	m.touch(h)
 	if r.home == h {
 		r.home = nil
@@ -165,7 +183,7 @@ func (m *Machine) remove(h *hosting) {
 	r.old = slices.DeleteFunc(r.old, func(o *hosting) bool { return o == h })
 	m.left(h)
 	if !r.wanted && r.empty() {
-		delete(m.replicas, r.id)
+		m.dropReplica(r)
 	}
 	m.need("room on " + h.agent.id)
 }
@@ -189,33 +207,57 @@ func (m *Machine) hostLost(h *hosting, removed bool) {
 
 // observe folds what an agent that has applied (term, rev) says of its replicas.
 func (m *Machine) observe(a *agent, term messages.Term, rev uint64, list []messages.ReplicaStatus) {
-	seen := make(map[*hosting]bool, len(list))
+	m.stamp++
+	known, ours := 0, len(a.hosted)
 	for i := range list {
 		if h := a.hosted[list[i].ID]; h != nil {
-			seen[h] = true
-			m.status(h, term, rev, list[i])
+			if h.seen != m.stamp {
+				h.seen = m.stamp
+				known++
+			}
+			m.status(h, term, rev, &list[i])
 		}
 	}
-	if len(seen) >= len(a.hosted) {
+	if known == ours {
 		return
 	}
-	for _, id := range sorted(a.hosted) {
-		if h := a.hosted[id]; !seen[h] {
-			gone := messages.ReplicaStatus{ID: id, State: messages.ReplicaPending}
-			if h.drain {
-				gone.State = messages.ReplicaStopped
-			}
-			m.status(h, term, rev, gone)
+	for _, h := range a.all() {
+		if h.seen == m.stamp {
+			continue
 		}
+		gone := messages.ReplicaStatus{ID: h.replica.id, State: messages.ReplicaPending}
+		if h.drain {
+			gone.State = messages.ReplicaStopped
+		}
+		m.status(h, term, rev, &gone)
 	}
 }
 
-func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st messages.ReplicaStatus) {
+func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st *messages.ReplicaStatus) {
 	if h.changed || !reached(term, rev, h.term, h.rev) {
 		return // said before it knew
 	}
+	if m.leading && m.term.Before(term) {
+		return // said of another's document; see outranked
+	}
 	r, before := h.replica, h.state
-	h.state, h.status = st.State, st
+	switch st.State {
+	case messages.ReplicaLoading, messages.ReplicaReady, messages.ReplicaFailed:
+		if (h.before != messages.Resources{}) {
+			h.before = messages.Resources{}
+			m.need("room on " + h.agent.id)
+		}
+	}
+	if h.adopted && (h.drain || st.State != messages.ReplicaDraining) {
+		h.adopted = false
+		if m.closed(h.agent) == "" {
+			m.need("it is known what " + h.agent.id + " runs")
+		}
+	}
+	h.state, h.status = st.State, *st
+	if before == messages.ReplicaReady {
+		h.since = m.now // it is not any more, or nothing changed
+	}
 	if h.drain {
 		if st.State == messages.ReplicaStopped || st.State == messages.ReplicaFailed {
 			m.record("replica_stopped", h.agent.id, r.id, "it has finished what it had")
@@ -229,8 +271,10 @@ func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st messages
 	m.dirtyRoutes[h.task.Name] = true
 	switch st.State {
 	case messages.ReplicaReady:
-		if h == r.home && (r.waiting || before == messages.ReplicaFailed) {
-			r.waiting, r.why = false, "it serves again on "+h.agent.id
+		late := h.late
+		h.proved, h.late = true, false
+		if h == r.home && (r.waiting || late || before == messages.ReplicaFailed) {
+			r.waiting, r.blocked, r.why = false, false, "it serves again on "+h.agent.id
 		}
 		m.record("replica_ready", h.agent.id, r.id, "%s", r.why)
 		if h == r.next {
@@ -238,12 +282,18 @@ func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st messages
 		} else {
 			r.readySince, r.failedSince = m.now, time.Time{}
 		}
+		switch ro := m.rollouts[h.task.Name]; {
+		case r.updating:
+			m.review(m.now.Add(m.calm.Soak))
+		case ro != nil && !ro.held(m.now):
+			m.need("replica " + r.id + " is ready for the update of its task")
+		}
 	case messages.ReplicaFailed:
 		m.failed(h, st.Reason)
 	case messages.ReplicaStopped:
 		// Nobody told it to: it opens again for a changed task, its agent leaves, or it is a
 		// kind of failure.
-		if m.closed(h.agent) == "" && before == messages.ReplicaDraining {
+		if m.closed(h.agent) == "" && (before == messages.ReplicaDraining || r.updating && before != messages.ReplicaReady) {
 			h.state = messages.ReplicaPending
 		} else if m.closed(h.agent) == "" {
 			h.state = messages.ReplicaFailed
@@ -265,79 +315,4 @@ func reached(term messages.Term, rev uint64, wantTerm messages.Term, want uint64
 		return c > 0
 	}
 	return rev >= want
-}
-
-// failed follows the failure of a replica on its agent, which tries again by itself.
-func (m *Machine) failed(h *hosting, why string) {
-	r := h.replica
-	if why == "" {
-		why = "no reason given"
-	}
-	m.record("replica_failed", h.agent.id, r.id, "%s", why)
-	if h == r.next {
-		m.shun(r, h.agent.id)
-		m.rollback(r, "it failed there: "+why)
-		return
-	}
-	r.fails++
-	r.failedSince = m.now
-	r.why = "failed on " + h.agent.id + ": " + why
-	if r.fails >= m.calm.FailLimit {
-		m.shun(r, h.agent.id)
-		if m.failing(r) {
-			m.need("replica " + r.id + " keeps failing")
-		}
-	}
-}
-
-// shun keeps r off an environment for a while.
-func (m *Machine) shun(r *replica, env string) {
-	if r.spec.Pin != "" {
-		return // there is no other
-	}
-	if r.avoid == nil {
-		r.avoid = make(map[string]time.Time)
-	}
-	r.avoid[env] = m.now.Add(m.calm.AvoidFor)
-}
-
-// failing reports whether r is to be tried elsewhere now.
-func (m *Machine) failing(r *replica) bool {
-	return r.home != nil && r.home.state == messages.ReplicaFailed && !m.now.Before(r.retryAt) && m.shuns(r, r.home.agent.id)
-}
-
-func (m *Machine) shuns(r *replica, env string) bool { return m.now.Before(r.avoid[env]) }
-
-// age does what time alone brings about for a replica.
-func (m *Machine) age(r *replica) {
-	if r.next != nil {
-		if m.now.Sub(r.next.since) >= m.calm.LoadFor {
-			m.shun(r, r.next.agent.id)
-			m.rollback(r, "it was not ready after "+m.calm.LoadFor.String())
-		} else {
-			m.at(r.next.since.Add(m.calm.LoadFor))
-		}
-	}
-	for _, env := range sorted(r.avoid) {
-		if !m.shuns(r, env) {
-			delete(r.avoid, env)
-		}
-	}
-	h := r.home
-	if h == nil {
-		return
-	}
-	if h.state == messages.ReplicaReady && !r.readySince.IsZero() && m.now.Sub(r.readySince) >= m.calm.SteadyAfter {
-		r.fails, r.tries = 0, 0
-	}
-	if h.state == messages.ReplicaFailed && h.agent.state != messages.AgentLost {
-		if !m.shuns(r, h.agent.id) && m.now.Sub(r.failedSince) >= m.calm.FailedFor {
-			m.shun(r, h.agent.id)
-		}
-		if m.failing(r) {
-			m.need("replica " + r.id + " keeps failing")
-		} else {
-			m.at(r.retryAt)
-		}
-	}
 }

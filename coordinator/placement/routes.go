@@ -52,19 +52,6 @@ func (m *Machine) rank(task string) {
 	}
 }
 
-// ofTask returns the replicas of a task, sorted. Their ids share a prefix, so a scan
-// of all would do; it is the map's order that must not show.
-func (m *Machine) ofTask(task string) []*replica {
-	var out []*replica
-	for _, r := range m.replicas {
-		if r.spec.Task.Name == task {
-			out = append(out, r)
-		}
-	}
-	slices.SortFunc(out, func(a, b *replica) int { return cmp.Compare(a.id, b.id) })
-	return out
-}
-
 // delay of a hosting as the model has it, ms, rounded to a microsecond: rounding errors
 // of float64 must not make two ranks of equal machines.
 func delay(h *hosting) float64 {
@@ -97,6 +84,9 @@ func (m *Machine) route(t messages.Task) messages.TaskRoute {
 	}
 	if !ready && t.Class != messages.Action {
 		out.Replicas = append(out.Replicas, stale...)
+	}
+	if ro := m.rollouts[t.Name]; ro != nil && ro.paused != "" && out.Waiting == "" {
+		out.Waiting = "its update is paused: " + ro.paused
 	}
 	slices.SortFunc(out.Replicas, func(a, b messages.Route) int {
 		return cmp.Or(cmp.Compare(a.Rank, b.Rank), cmp.Compare(a.Agent, b.Agent), cmp.Compare(a.ID, b.ID))

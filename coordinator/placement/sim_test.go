@@ -65,7 +65,7 @@ func sim(t *testing.T, seed int64) (transcript string) {
 		w.disturb()
 	}
 	w.calmDown()
-	w.run(5 * time.Minute)
+	w.run(10 * time.Minute) // the longest that an agent is unsteady, and what follows
 	before := w.effects
 	w.run(2 * time.Minute)
 	if w.effects != before {
@@ -73,6 +73,16 @@ func sim(t *testing.T, seed int64) (transcript string) {
 	}
 	w.converged()
 	return w.log.String()
+}
+
+// Seeds that found something, beyond those that are played anyway.
+func TestFoundSeeds(t *testing.T) {
+	for seed, what := range map[int64]string{
+		29: "a replica that moved while its update was blocked was not tried again",
+		93: "what waited and was moved by an update was placed a second time",
+	} {
+		t.Run(what, func(t *testing.T) { sim(t, seed) })
+	}
 }
 
 // TestEqualHistories: equal histories give equal effects, whatever the order of maps.
@@ -240,6 +250,9 @@ func (w *world) converged() {
 	for id, r := range m.replicas {
 		if r.next != nil || len(r.old) > 0 || !r.wanted {
 			t.Errorf("%s does not rest: %s", id, r.why)
+		}
+		if t, ok := m.task(r.spec.Task.Name); !ok || r.home != nil && !reflect.DeepEqual(r.home.task, t) && !r.waiting && (m.rollouts[t.Name] == nil || m.rollouts[t.Name].paused == "") {
+			w.t.Errorf("%s has not the version that is desired, and nobody says why: %s", id, r.why)
 		}
 		if r.home == nil && !r.waiting || r.home != nil && r.home.state != messages.ReplicaReady {
 			t.Errorf("%s is not ready: %s", id, r.why)

@@ -71,3 +71,35 @@ func TestElectionBeforeTheFirstBeat(t *testing.T) {
 		t.Fatalf("home %s, state %s", w.home("inference/0"), state())
 	}
 }
+
+// The server lost everything, and an agent connects after the first plan: what it serves
+// stays there if it is wanted, and is stopped if it is not.
+func TestStrayWithoutDocument(t *testing.T) {
+	w := newWorld(t, 1)
+	w.step(LinkUp{})
+	a := w.add(environment("edge-1", messages.Edge, 100, 100, 10))
+	w.desire(inference())
+	w.elect()
+	w.run(3 * time.Second)
+	for _, wanted := range []bool{true, false} {
+		w.depose()
+		clear(w.store)
+		w.routes = nil
+		w.m, w.wake = New(Calm{}), w.wake+1
+		w.step(LinkUp{})
+		if !wanted {
+			w.desired.Tasks = nil
+		}
+		w.step(w.desired)
+		w.elect()
+		w.step(Registered{messages.Registration{Environment: a.env}, a.inc})
+		opened := a.reps["inference/0"]
+		w.run(3 * time.Second)
+		if wanted && (w.home("inference/0") != "edge-1" || a.reps["inference/0"] != opened || opened.state != messages.ReplicaReady) {
+			t.Fatalf("it is wanted; home %q, it runs %v", w.home("inference/0"), a.statuses())
+		}
+		if !wanted && a.reps["inference/0"].state != messages.ReplicaStopped {
+			t.Fatalf("it is not wanted; it runs %v", a.statuses())
+		}
+	}
+}

@@ -22,27 +22,29 @@ type world struct {
 	seq   int
 	log   *strings.Builder // the transcript, where one is kept
 
-	m        *Machine
-	calm     Calm
-	wake     int // generation of the timer that is set
-	frozen   bool
-	missed   []Event // while it was frozen
-	leading  bool
-	terms    uint64
-	incs     uint64
-	agents   map[string]*fakeAgent
-	store    map[string]messages.Placement
-	routes   *messages.Routes
-	sent     messages.Routes // the last broadcast
-	desired  TasksChanged
-	dropped  []DropConsumer
-	effects  int // other than WakeAt, since it was reset
-	steps    int
-	moves    int
-	delay    time.Duration // of the network, at most
-	loss     float64       // of its messages
-	saveFail float64
-	dupes    float64
+	m         *Machine
+	calm      Calm
+	wake      int // generation of the timer that is set
+	frozen    bool
+	missed    []Event // while it was frozen
+	leading   bool
+	terms     uint64
+	incs      uint64
+	agents    map[string]*fakeAgent
+	store     map[string]messages.Placement
+	routes    *messages.Routes
+	sent      messages.Routes // the last broadcast
+	desired   TasksChanged
+	dropped   []DropConsumer
+	events    []messages.Event
+	stepDowns int // that were asked for
+	effects   int // other than WakeAt, since it was reset
+	steps     int
+	moves     int
+	delay     time.Duration // of the network, at most
+	loss      float64       // of its messages
+	saveFail  float64
+	dupes     float64
 }
 
 type queued struct {
@@ -169,10 +171,13 @@ func (w *world) perform(e Effect) {
 		w.send(e)
 	case DropConsumer:
 		w.dropped = append(w.dropped, e)
+	case StepDown:
+		w.stepDowns++
 	case Record:
 		if err := messages.CheckName("kind", e.Event.Kind); err != nil || e.Event.Reason == "" {
 			w.t.Fatalf("bad record %s: %v", e, err)
 		}
+		w.events = append(w.events, e.Event)
 		if e.Event.Kind == "replica_moved" {
 			w.moves++
 		}

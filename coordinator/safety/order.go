@@ -76,7 +76,8 @@ func (r Report) Done() bool {
 
 // Stop stops a robot, or all: actions that run are canceled, queued and new ones
 // refused, until a Release. It returns when every robot has answered or ctx ends; ctx
-// needs a deadline. The error is for an order that could not be sent at all; look at
+// needs a deadline. While the connection is down it goes on trying, so that the error is
+// for an order that could not be sent at all until then; look at
 // [Report.Done] for everything else. Repeating it is harmless.
 func Stop(ctx context.Context, nc *nats.Conn, fleet string, o Order) (Report, error) {
 	return give(ctx, nc, fleet, o, true)
@@ -84,8 +85,9 @@ func Stop(ctx context.Context, nc *nats.Conn, fleet string, o Order) (Report, er
 
 // Release ends a Stop, and the stop that a robot has made because it had lost its link.
 // To release all does not release a robot that was stopped by name: its answer says so.
-// The error has code unavailable where the order could not be saved; then nothing was
-// sent. As for the rest see [Stop].
+// The error has code unavailable where the order could not be saved in time, and conflict
+// where another order came before it was: then nothing was sent. As for the rest see
+// [Stop].
 func Release(ctx context.Context, nc *nats.Conn, fleet string, o Order) (Report, error) {
 	return give(ctx, nc, fleet, o, false)
 }
@@ -101,6 +103,8 @@ type giving struct {
 	acks   map[string]Ack
 	robots []string // that are to answer
 	listed bool
+	sent   bool  // at least once
+	unsent error // why it was not, the last time
 }
 
 func give(ctx context.Context, nc *nats.Conn, fleet string, o Order, stop bool) (Report, error) {
@@ -140,32 +144,21 @@ func give(ctx context.Context, nc *nats.Conn, fleet string, o Order, stop bool) 
 		return g.report, g.report.SaveError
 	}
 	// Persist, then send; see saveTime for the exception.
-	if err := g.send(); err != nil {
-		return g.report, err
-	}
+	g.send()
 	g.collect(ctx, acks, saved)
 	g.finish()
+	if !g.sent {
+		return g.report, g.unsent
+	}
 	return g.report, nil
-}
-
-// save is what became of saving an order.
-type save struct {
-	fence messages.Fence
-	err   error
 }
 
 // persist saves the order: a release within the whole time, a stop within saveTime, after
 // which it goes on in the background and the result comes through the channel.
 func (g *giving) persist(ctx context.Context, stop bool) <-chan save {
-	entry := g.order
-	entry.ID = ""
+	s := saver{bus: g.bus, order: g.order, start: g.start}
 	result := make(chan save, 1)
-	go func() {
-		result <- persistently(ctx, func() save {
-			fence, err := put(ctx, g.bus, entry)
-			return save{fence, err}
-		})
-	}()
+	go func() { result <- persistently(ctx, func() save { return s.try(ctx) }) }()
 	var late <-chan time.Time
 	if stop {
 		t := time.NewTimer(saveTime)
@@ -182,51 +175,23 @@ func (g *giving) persist(ctx context.Context, stop bool) <-chan save {
 	}
 }
 
-func (s save) failure() error { return s.err }
-
-// persistently tries until it has worked, ctx has ended, or waiting does not help.
-func persistently[T interface{ failure() error }](ctx context.Context, try func() T) T {
-	for {
-		v := try()
-		if messages.CodeOf(v.failure()) != messages.CodeUnavailable {
-			return v
-		}
-		select {
-		case <-time.After(sendEvery):
-		case <-ctx.Done():
-			return v
-		}
-	}
-}
-
 func (g *giving) saved(s save) {
 	g.report.Fence, g.report.SaveError, g.order.Fence = s.fence, s.err, s.fence
 }
 
-// put saves an order and returns its fence.
-func put(ctx context.Context, b *bus.Bus, o messages.StopOrder) (messages.Fence, error) {
-	kv, err := b.KV(ctx, bus.Safety)
-	if err != nil {
-		return messages.Fence{}, err
-	}
-	data, err := messages.Encode(&o)
-	if err != nil {
-		return messages.Fence{}, err
-	}
-	key := bus.KeyAll
-	if o.Agent != "" {
-		key = bus.KeyRobot + o.Agent
-	}
-	rev, err := kv.Put(ctx, key, data)
-	return messages.Fence{Epoch: kv.Epoch, Revision: rev}, bus.Explain(err, "save the order")
-}
-
-func (g *giving) send() error {
+// send sends the order, and keeps what became of that until it is sent again.
+func (g *giving) send() {
 	data, err := messages.Encode(&g.order)
 	if err == nil {
 		err = g.nc.Publish(g.to, data)
 	}
-	return bus.Explain(err, "send the order")
+	tried := "send the order"
+	if g.report.SaveError == nil {
+		tried += ", which is saved: robots find it when they look, within 30 s"
+	}
+	if g.unsent = bus.Explain(err, tried); err == nil {
+		g.sent = true
+	}
 }
 
 // collect takes in answers until everybody has answered or ctx ends.
@@ -234,7 +199,16 @@ func (g *giving) collect(ctx context.Context, acks <-chan *nats.Msg, saved <-cha
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	list := make(chan roll, 1)
-	go func() { list <- persistently(ctx, func() roll { return roster(ctx, g.bus, g.order.Agent) }) }()
+	go func() {
+		list <- persistently(ctx, func() (r roll) {
+			err := g.bus.Ask(ctx, readTime, func(ctx context.Context) error {
+				r = roster(ctx, g.bus, g.order.Agent)
+				return r.err
+			})
+			r.err = err
+			return r
+		})
+	}()
 	again := time.NewTicker(sendEvery)
 	defer again.Stop()
 	var stranger <-chan time.Time
@@ -255,9 +229,9 @@ func (g *giving) collect(ctx context.Context, acks <-chan *nats.Msg, saved <-cha
 		case s := <-saved:
 			g.saved(s)
 			saved = nil
-			_ = g.send() // with its number now; should it fail, the ticker sends again
+			g.send() // with its number now
 		case <-again.C:
-			_ = g.send() // the connection may be down for a moment
+			g.send() // also where the connection was down for a moment
 		}
 	}
 }
@@ -294,6 +268,8 @@ func (g *giving) take(m *nats.Msg) {
 
 func (g *giving) finish() {
 	for _, a := range g.acks {
+		// Whatever the robot could save, it finds the order when its agent starts again.
+		a.Saved = a.Saved || g.report.SaveError == nil
 		g.report.Acks = append(g.report.Acks, a)
 		g.report.Took = max(g.report.Took, a.Took)
 	}

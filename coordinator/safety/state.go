@@ -24,7 +24,18 @@ type State struct {
 
 // Read reads who is stopped. It makes no bucket: where there is none nobody was ever
 // stopped.
-func Read(ctx context.Context, b *bus.Bus) (State, error) {
+//
+// One read takes 5 s at most, and ends with code unavailable as soon as the connection is
+// lost.
+func Read(ctx context.Context, b *bus.Bus) (s State, err error) {
+	err = b.Ask(ctx, readTime, func(ctx context.Context) error {
+		s, err = read(ctx, b)
+		return err
+	})
+	return s, err
+}
+
+func read(ctx context.Context, b *bus.Bus) (State, error) {
 	s := State{Latches: make(map[string]messages.Latch), Orders: make(map[string]messages.StopOrder)}
 	kv, err := b.JS.KeyValue(ctx, bus.BucketName(b.Fleet, bus.Safety))
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
@@ -137,7 +148,11 @@ type announcer struct {
 func (a *announcer) watch(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, resyncAnnounce)
 	defer cancel()
-	kv, err := a.bus.KV(ctx, bus.Safety)
+	var kv bus.KV
+	err := a.bus.Ask(ctx, readTime, func(ctx context.Context) (err error) {
+		kv, err = a.bus.KV(ctx, bus.Safety)
+		return err
+	})
 	if err != nil {
 		return err
 	}

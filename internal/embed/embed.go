@@ -96,7 +96,11 @@ func (s *Server) Start() error {
 	log := &serverLog{log: s.opts.Logger.With("server", s.opts.Name)}
 	ns.SetLoggerV2(log, s.opts.Debug, false, false)
 	ns.Start()
-	if err := s.started(ns, log); err != nil {
+	err = s.started(ns, log)
+	if err == nil {
+		err = s.askFirst(ns)
+	}
+	if err != nil {
 		ns.Shutdown()
 		ns.WaitForShutdown()
 		lock.release()
@@ -136,6 +140,35 @@ func (s *Server) started(ns *server.Server, log *serverLog) error {
 		}
 		<-tick.C
 	}
+}
+
+// askWithin bounds the first question, which takes about a millisecond; a machine on which
+// it takes longer than this serves nobody.
+const askWithin = 20 * time.Second
+
+// askFirst asks JetStream something before others can. The server makes the way back for
+// JetStream's answers (a prefix and a subscription to it) with the first question of an
+// account, in two steps: a question of another connection that comes between the two is
+// answered with the prefix, before anybody listens there, and its caller waits for its
+// whole timeout (5 s in our programs). A fleet that meets a new server asks all at once.
+// Nobody waits for the answer: the way is there when the question has been read, and in a
+// cluster without a leader nobody answers.
+func (s *Server) askFirst(ns *server.Server) error {
+	fail := func(err error) error {
+		return messages.Errorf(messages.CodeUnavailable, "ask the NATS server %s in this process: %v", s.opts.Name, err)
+	}
+	nc, err := nats.Connect("", append(s.credentials(), nats.InProcessServer(ns), nats.Timeout(askWithin), nats.NoReconnect())...)
+	if err != nil {
+		return fail(err)
+	}
+	defer nc.Close()
+	if err := nc.PublishRequest("$JS.API.INFO", nc.NewInbox(), nil); err != nil {
+		return fail(err)
+	}
+	if err := nc.FlushTimeout(askWithin); err != nil { // read, and so taken in
+		return fail(err)
+	}
+	return nil
 }
 
 // Stop shuts the server down gracefully and waits until it is gone, its files are
@@ -245,16 +278,21 @@ func (s *Server) InProcessConn() (net.Conn, error) {
 
 // Connect connects in process, with the server's own credentials. opts come last.
 func (s *Server) Connect(opts ...nats.Option) (*nats.Conn, error) {
-	all := []nats.Option{nats.InProcessServer(s)}
-	switch {
-	case s.opts.Token != "":
-		all = append(all, nats.Token(s.opts.Token))
-	case s.opts.User != "":
-		all = append(all, nats.UserInfo(s.opts.User, s.opts.Password))
-	}
+	all := append(s.credentials(), nats.InProcessServer(s))
 	nc, err := nats.Connect(s.ClientURL(), append(all, opts...)...)
 	if err != nil {
 		return nil, messages.Errorf(messages.CodeUnavailable, "connect to the NATS server %s in this process: %v", s.opts.Name, err)
 	}
 	return nc, nil
+}
+
+// credentials are those that the server asks for.
+func (s *Server) credentials() []nats.Option {
+	switch {
+	case s.opts.Token != "":
+		return []nats.Option{nats.Token(s.opts.Token)}
+	case s.opts.User != "":
+		return []nats.Option{nats.UserInfo(s.opts.User, s.opts.Password)}
+	}
+	return nil
 }

@@ -149,6 +149,34 @@ func TestInProcess(t *testing.T) {
 	}
 }
 
+// The way back for JetStream's answers is there before anybody asks. Made by the first who
+// ask, all at once, it loses answers now and then.
+func TestAnswersTheFirstQuestions(t *testing.T) {
+	o := quiet(t)
+	o.HTTPPort, o.Token = embed.RandomPort, "secret"
+	s := start(t, o)
+	if err := s.Ready(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(within(t), http.MethodGet, s.MonitorURL()+"/subsz?subs=1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	page, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), `"subject": "_R_.`) {
+		t.Errorf("nobody listens to answers yet:\n%s", page)
+	}
+	http.DefaultClient.CloseIdleConnections()
+}
+
 func TestCredentials(t *testing.T) {
 	o := quiet(t)
 	o.User, o.Password = "u", "p"

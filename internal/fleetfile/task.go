@@ -16,7 +16,7 @@ const maxTime = 1e12
 // task reads one entry of tasks, and returns the nodes of its keys too.
 func (d *decoder) task(n *yaml.Node, path string) (messages.Task, map[string]*yaml.Node) {
 	var t messages.Task
-	var class, per, delivery string
+	var class, per, delivery, interrupt string
 	before := len(d.errs)
 	preferred := make(map[string]*yaml.Node)
 	keys := d.object(n, path, []field{
@@ -41,6 +41,9 @@ func (d *decoder) task(n *yaml.Node, path string) (messages.Task, map[string]*ya
 		{"move_price", d.score(&t.MovePrice)},
 		{"robot", d.label(&t.Robot, "robot")},
 		{"colocate", d.flag(&t.Colocate)},
+		{"interrupt", d.text(&interrupt, "allow or never", func(s string) error {
+			return oneOf(s, string(messages.InterruptAllow), string(messages.InterruptNever))
+		})},
 		{"delivery", d.text(&delivery, "durable or direct", func(s string) error {
 			return oneOf(s, string(messages.Durable), string(messages.Direct))
 		})},
@@ -56,6 +59,7 @@ func (d *decoder) task(n *yaml.Node, path string) (messages.Task, map[string]*ya
 	d.require(n, path, keys, "name", "a name")
 	d.require(n, path, keys, "class", "one of training, inference, action")
 	t.Class, t.Per, t.Delivery = messages.Class(class), messages.Per(per), messages.Delivery(delivery)
+	t.Interrupt = messages.Interrupt(interrupt)
 	if len(d.errs) == before {
 		d.together(n, path, keys, t)
 	}

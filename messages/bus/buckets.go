@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"time"
 
@@ -103,6 +104,49 @@ func (b *Bus) KV(ctx context.Context, bucket Bucket) (KV, error) {
 		return KV{}, Explain(errors.New("the client returned no stream info"), "read the state of bucket "+cfg.Bucket)
 	}
 	return KV{KeyValue: kv, Epoch: s.StreamInfo().Created.UnixNano()}, nil
+}
+
+// Last returns the revision that was written last, of whatever key, also where its entry is
+// gone again.
+func (kv KV) Last(ctx context.Context) (uint64, error) {
+	status, err := kv.Status(ctx)
+	if err != nil {
+		return 0, Explain(err, "read the state of bucket "+kv.Bucket())
+	}
+	s, ok := status.(*jetstream.KeyValueBucketStatus)
+	if !ok {
+		return 0, Explain(errors.New("the client returned no stream info"), "read the state of bucket "+kv.Bucket())
+	}
+	return s.StreamInfo().State.LastSeq, nil
+}
+
+// Newest returns the newest revision that is still there, of whatever key, the mark of a
+// deleted one included; 0 for an empty bucket. The leader of the bucket's stream answers: a
+// list, or a get, may come from a server that is behind it. Where there is no leader the
+// error has code unavailable.
+func (b *Bus) Newest(ctx context.Context, bucket Bucket) (uint64, error) {
+	stream := "KV_" + BucketName(b.Fleet, bucket)
+	// The client library would ask any server that has a copy.
+	m, err := b.Conn.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+stream, []byte(`{"last_by_subj":"`+BucketSubject(b.Fleet, bucket, ">")+`"}`))
+	if err != nil {
+		return 0, Explain(err, "ask for the newest entry of bucket "+BucketName(b.Fleet, bucket))
+	}
+	var answer struct {
+		Message struct {
+			Seq uint64 `json:"seq"`
+		} `json:"message"`
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(m.Data, &answer); err != nil {
+		return 0, Explain(err, "read what the server says of bucket "+BucketName(b.Fleet, bucket))
+	}
+	switch {
+	case answer.Error == nil:
+		return answer.Message.Seq, nil
+	case answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
+		return 0, nil
+	}
+	return 0, Explain(answer.Error, "ask for the newest entry of bucket "+BucketName(b.Fleet, bucket))
 }
 
 // BucketSubject returns the subject on which a key of a bucket is stored. The lease

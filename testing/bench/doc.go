@@ -6,9 +6,28 @@
 //	                                                   GPU (both in virtual time: no machine is too busy for them), and a camera on a
 //	                                                   10 Mbit/s uplink
 //	gap [--time 1s] [--best best.csv] [--json] FILE…   the allocation engine on public instances
-//	multi [--time 1s] [--seeds 3] [--items 0] [--json]  the same on own instances with three resources
+//	multi [--time 1s] [--seeds 3] [--items 0] [--update FILE] [--json]
+//	                                                   the same on own instances with three resources
 //	placement [--environments 10000] [--replicas 30000] [--seed 1] [--runs 0] [--clouds tight] [--growth] [--json]
 //	                                                   a whole fleet: a plan, and its repair when an edge dies
 //	stop [--robots 50] [--rounds 5] [--cuts 10] [--json]    robots in real processes under load: until all have acknowledged a
 //	                                                   stop, and until one whose link is cut has stopped by itself
+//	heartbeat [--agents 50000] [--seconds 20] [--json]  what the beats of a fleet cost a coordinator
+//	acks [--agents 1000] [--away 50] [--json]           one apply that touches all, until all have confirmed it
+//
+// # The own set
+//
+// multi generates its instances from type, size and seed; multi.csv, which is built in,
+// says what is known of each: a checksum of the instance, so that a generator that has
+// changed is noticed, the cost of the best plan that was ever found, and the highest
+// bound. The optimum lies between the two. Beside the gap to its own bound, which
+// certifies a plan, a run prints the gap to the best cost, and says where it found a
+// better cost or bound. A plan that is none, a cost under a bound, and a checksum that
+// does not hold are errors.
+//
+// With --update FILE a run compares with FILE and keeps there what is better, instance by
+// instance; what it does not solve stays. One that finds another checksum there begins
+// that instance anew. The set was made, and is bettered, by
+//
+//	go run ./testing/bench multi --time 6s --update testing/bench/multi.csv
 package main

@@ -11,8 +11,10 @@ import (
 // commands are the subcommands by name. They write results to out; an error means that
 // something could not be measured, or that a result is wrong.
 var commands = map[string]func(args []string, out io.Writer) error{
+	"acks":      acks,
 	"balance":   balance,
 	"gap":       gap,
+	"heartbeat": heartbeat,
 	"multi":     multi,
 	"placement": placement,
 	"stop":      stop,
@@ -26,6 +28,9 @@ func main() {
 }
 
 func run(args []string, out io.Writer) error {
+	if len(args) > 0 && args[0] == roleWord && os.Getenv(roleVariable) != "" {
+		return runRole(args[1:])
+	}
 	var names []string
 	for name := range commands {
 		names = append(names, name)

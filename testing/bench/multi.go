@@ -1,149 +1,158 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"math"
-	"math/rand/v2"
-	"slices"
-	"text/tabwriter"
 	"time"
 
 	"github.com/fleetbus/fleetbus/coordinator/alloc/assign"
 )
 
-// multiSizes are the sizes of the set: bins and items.
-var multiSizes = [][2]int{{5, 100}, {10, 100}, {20, 200}, {10, 400}, {20, 400}, {20, 900}, {60, 900}, {20, 1600}, {40, 1600}, {80, 1600}}
-
-// filled is which part of what the items need on average the bins have of their tight
-// resource: the first in bins of even number, the second in the others.
-const filled = 0.92
-
-// generate makes an instance with three resources, in the manner of the public types: in
-// C costs have nothing to do with needs, in D they are at odds, in E they are so over
-// orders of magnitude. Equal arguments give equal instances.
-func generate(class string, m, n int, seed uint64) (*assign.Instance, error) {
-	if !slices.Contains([]string{"c", "d", "e"}, class) {
-		return nil, fmt.Errorf("there is no type %q; there are c, d and e", class)
-	}
-	rng := rand.New(rand.NewPCG(seed, uint64(class[0])<<40|uint64(m)<<20|uint64(n)))
-	p := &assign.Instance{Capacity: make([][assign.Resources]float64, m), Items: make([]assign.Item, n)}
-	between := func(lo, hi int) float64 { return float64(lo + rng.IntN(hi-lo+1)) }
-	for j := range p.Items {
-		for b := range m {
-			o := assign.Option{Bin: b}
-			var mean float64
-			for k := range o.Need {
-				switch class {
-				case "c":
-					o.Need[k] = between(5, 25)
-				case "d":
-					o.Need[k] = between(1, 100)
-				case "e":
-					o.Need[k] = math.Ceil(1 - 10*math.Log(1-rng.Float64()))
-				}
-				mean += o.Need[k] / assign.Resources
-				p.Capacity[b][k] += o.Need[k] / float64(m)
-			}
-			switch class {
-			case "c":
-				o.Cost = between(10, 50)
-			case "d":
-				o.Cost = math.Round(111-mean) + between(-10, 10)
-			case "e":
-				o.Cost = math.Round(1000/mean - 10*rng.Float64())
-			}
-			p.Items[j].Options = append(p.Items[j].Options, o)
-		}
-	}
-	for b := range p.Capacity {
-		for k := range p.Capacity[b] {
-			room := filled
-			if k != b%2 {
-				room += 0.1
-			}
-			p.Capacity[b][k] = math.Floor(room * p.Capacity[b][k])
-		}
-	}
-	return p, nil
-}
-
-// multiLine is the result for one instance. Cost, Feasible and Used are recomputed.
+// multiLine is the result for one instance. Cost, Feasible and Used are recomputed. What
+// is not known, or makes no sense without a feasible plan, is left out.
 type multiLine struct {
-	Instance string  `json:"instance"`
-	Class    string  `json:"-"`
-	Bins     int     `json:"bins"`
-	Items    int     `json:"items"`
-	Cost     float64 `json:"cost"`
-	Bound    float64 `json:"bound"`
-	Gap      float64 `json:"gap_pct"` // certified: to the bound
-	Feasible bool    `json:"feasible"`
-	Used     float64 `json:"used_pct"` // of the tightest resource of each bin, the mean
-	First    float64 `json:"first_ms"`
-	Total    float64 `json:"total_ms"`
+	Instance  string   `json:"instance"`
+	Class     string   `json:"-"`
+	Bins      int      `json:"bins"`
+	Items     int      `json:"items"`
+	Cost      float64  `json:"cost"`
+	Bound     float64  `json:"bound"`
+	Gap       *float64 `json:"gap_pct,omitempty"` // certified: to the bound of this run
+	Best      float64  `json:"best,omitempty"`    // the best known cost and bound, before this run
+	BestBound float64  `json:"best_bound,omitempty"`
+	BestGap   *float64 `json:"best_gap_pct,omitempty"` // to the best known cost; below 0: better
+	Feasible  bool     `json:"feasible"`
+	Used      float64  `json:"used_pct"` // of the tightest resource of each bin, the mean
+	First     float64  `json:"first_ms"` // until the first feasible plan; -1 without one
+	Total     float64  `json:"total_ms"`
+	News      string   `json:"news,omitempty"` // what is better than known
 }
 
 // multi solves the own set of instances with three resources.
 func multi(args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("multi", flag.ContinueOnError)
 	limit := flags.Duration("time", time.Second, "time for each instance")
-	seeds := flags.Int("seeds", 3, "instances of each type and size")
+	seeds := flags.Int("seeds", 3, "instances of each type and size; 3 are in the set")
 	least := flags.Int("items", 0, "only sizes with at least so many items")
 	asJSON := flags.Bool("json", false, "one JSON object a line")
+	r := multiRun{out: out, name: "multi.csv", solve: assign.Solve}
+	flags.Func("update", "compare with the set in this `file`, and keep there what is better; the file is made if missing", func(path string) error {
+		if path == "" {
+			return errors.New("name the file, as in --update testing/bench/multi.csv")
+		}
+		r.update, r.name = path, path
+		return nil
+	})
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
 		}
 		return err
 	}
-	if flags.NArg() > 0 || *limit <= 0 || *seeds < 1 {
-		return errors.New("multi: --time and --seeds have to be more than 0, and it takes no files")
+	if flags.NArg() > 0 {
+		return fmt.Errorf("multi: %q is no flag; it takes no files", flags.Arg(0))
 	}
-	var lines []multiLine
-	for _, class := range []string{"c", "d", "e"} {
+	if *limit <= 0 {
+		return fmt.Errorf("multi: --time is %v; it has to be more than 0", *limit)
+	}
+	if *seeds < 1 {
+		return fmt.Errorf("multi: --seeds is %d; it has to be more than 0", *seeds)
+	}
+	names := multiNames(*seeds, *least)
+	if len(names) == 0 {
+		return fmt.Errorf("multi: --items is %d; no size has so many, the largest has %d", *least, multiSizes[len(multiSizes)-1][1])
+	}
+	var err error
+	if r.set, err = readMultiSet(bytes.NewReader(multiCSV)); r.update != "" {
+		r.set, err = loadMultiSet(r.update)
+	}
+	if err != nil {
+		return fmt.Errorf("multi: %w", err)
+	}
+	r.limit, r.asJSON = *limit, *asJSON
+	return r.run(names)
+}
+
+// multiNames are the instances of the first so many seeds, of the sizes with at least so
+// many items.
+func multiNames(seeds, least int) (names []multiName) {
+	for _, class := range multiClasses {
 		for _, size := range multiSizes {
-			for seed := range *seeds {
-				if size[1] < *least {
-					continue
-				}
-				line, err := solveMulti(class, size[0], size[1], uint64(seed+1), *limit)
-				if err != nil {
-					return err
-				}
-				lines = append(lines, line)
-				if !*asJSON {
-					continue
-				}
-				text, err := json.Marshal(line)
-				if err != nil {
-					return err
-				}
-				if _, err := fmt.Fprintln(out, string(text)); err != nil {
-					return err
+			for seed := range seeds {
+				if size[1] >= least {
+					names = append(names, multiName{class, size[0], size[1], uint64(seed + 1)})
 				}
 			}
 		}
 	}
-	if *asJSON {
-		return nil
-	}
-	return multiTable(out, lines)
+	return names
 }
 
-func solveMulti(class string, m, n int, seed uint64, limit time.Duration) (multiLine, error) {
-	p, err := generate(class, m, n, seed)
-	if err != nil {
-		return multiLine{}, err
+// multiRun solves instances one after the other and compares them with a set.
+type multiRun struct {
+	out    io.Writer
+	asJSON bool
+	limit  time.Duration // for each instance
+	set    multiSet
+	name   string // of the set's file, for people
+	update string // the file that keeps what is better; empty: none
+	solve  func(*assign.Instance, assign.Options) (assign.Result, error)
+}
+
+// run solves and prints the named instances. What cannot be right is an error, told after
+// all were solved.
+func (r *multiRun) run(names []multiName) error {
+	var lines []multiLine
+	var wrong []error
+	for _, n := range names {
+		line, err := r.one(n)
+		if err != nil {
+			wrong = append(wrong, fmt.Errorf("multi: %s: %w", n, err))
+		}
+		lines = append(lines, line)
+		if !r.asJSON {
+			continue
+		}
+		text, err := json.Marshal(line)
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintln(r.out, string(text)); err != nil {
+			return err
+		}
 	}
-	line := multiLine{Instance: fmt.Sprintf("%s%d-%d-%d", class, m, n, seed), Class: fmt.Sprintf("%s n=%d", class, n), Bins: m, Items: n, First: -1}
+	if !r.asJSON {
+		if err := r.table(lines); err != nil {
+			return err
+		}
+	}
+	return errors.Join(wrong...)
+}
+
+// one solves an instance, compares it with the set, and keeps in the set what is better.
+func (r *multiRun) one(n multiName) (multiLine, error) {
+	line := multiLine{Instance: n.String(), Class: fmt.Sprintf("%s n=%d", n.class, n.items), Bins: n.bins, Items: n.items, First: -1}
+	p, err := n.generate()
+	if err != nil {
+		return line, err
+	}
+	sum := checksum(p)
+	k, ok := r.set[n]
+	if changed := ok && k.checksum != sum; changed && r.update == "" {
+		return line, fmt.Errorf("its checksum is %s, and %s in %s: the generator has changed; make the set anew with --update", sum, k.checksum, r.name)
+	} else if changed {
+		k, ok = known{}, false
+	}
 	start := time.Now()
 	ms := func() float64 { return float64(time.Since(start).Microseconds()) / 1000 }
-	res, err := assign.Solve(p, assign.Options{
+	res, err := r.solve(p, assign.Options{
 		Budget: math.MaxInt,
-		Stop:   func() bool { return time.Since(start) >= limit },
+		Stop:   func() bool { return time.Since(start) >= r.limit },
 		Improved: func(_ float64, waiting int) {
 			if waiting == 0 && line.First < 0 {
 				line.First = ms()
@@ -151,72 +160,69 @@ func solveMulti(class string, m, n int, seed uint64, limit time.Duration) (multi
 		},
 	})
 	if err != nil {
-		return multiLine{}, err
+		return line, err
 	}
 	line.Total, line.Bound = ms(), res.Bound
-	line.Cost, line.Used, line.Feasible = verifyMulti(p, res.Assign)
-	line.Gap = 100 * (line.Cost/line.Bound - 1)
-	return line, nil
+	v := verifyMulti(p, res.Assign)
+	line.Cost, line.Used, line.Feasible = v.cost, v.used, v.feasible()
+	if line.Feasible {
+		line.Gap = percent(line.Cost, line.Bound)
+	} else {
+		line.First = -1
+	}
+	if ok {
+		line.Best, line.BestBound = k.best, k.bound
+		if line.Feasible {
+			line.BestGap = percent(line.Cost, k.best)
+		}
+	}
+	if err := errors.Join(v.fault, line.fault(res)); err != nil {
+		return line, err
+	}
+	return line, r.keep(n, k, sum, &line)
 }
 
-// verifyMulti recomputes what a plan costs, how much it uses of the tightest resource of each
-// bin in percent, and whether it keeps the capacities; nothing of the engine is used.
-func verifyMulti(p *assign.Instance, plan []int) (cost, used float64, feasible bool) {
-	load := make([][assign.Resources]float64, len(p.Capacity))
-	feasible = len(plan) == len(p.Items)
-	for j, b := range plan {
-		i := slices.IndexFunc(p.Items[j].Options, func(o assign.Option) bool { return o.Bin == b })
-		if i < 0 {
-			feasible = false
-			continue
-		}
-		o := p.Items[j].Options[i]
-		cost += o.Cost
-		for k, v := range o.Need {
-			load[b][k] += v
-		}
+// percent is how much cost is over base.
+func percent(cost, base float64) *float64 {
+	if base == 0 || math.IsInf(base, 0) {
+		return nil
 	}
-	var tight float64
-	for b := range load {
-		share := 0.0
-		for k, v := range load[b] {
-			feasible = feasible && v <= p.Capacity[b][k]*(1+1e-9)
-			share = max(share, v/p.Capacity[b][k])
-		}
-		tight += share
-	}
-	return cost, 100 * tight / float64(len(load)), feasible
+	v := 100 * (cost/base - 1)
+	return &v
 }
 
-func multiTable(out io.Writer, lines []multiLine) error {
-	type sum struct {
-		many                    int
-		gap, worst, used, first float64
-		infeasible              int
+// keep says in the line what is better than k, and with --update writes it down; k is zero
+// for an instance that the set does not have, or has otherwise.
+func (r *multiRun) keep(n multiName, k known, sum string, line *multiLine) error {
+	isNew := k.best == 0
+	if isNew && r.update == "" {
+		return nil
 	}
-	sums := make(map[string]*sum)
-	var order []string
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "instance\tcost\tbound\tgap %\tfeasible\tused %\tfirst ms\ttotal ms\t")
-	for _, l := range lines {
-		fmt.Fprintf(w, "%s\t%v\t%.6g\t%.3f\t%v\t%.1f\t%.1f\t%.0f\t\n", l.Instance, l.Cost, l.Bound, l.Gap, l.Feasible, l.Used, l.First, l.Total)
-		s := sums[l.Class]
-		if s == nil {
-			s = &sum{used: 100}
-			sums[l.Class] = s
-			order = append(order, l.Class)
-		}
-		s.many++
-		s.gap += l.Gap
-		s.worst, s.used, s.first = max(s.worst, l.Gap), min(s.used, l.Used), max(s.first, l.First)
-		if !l.Feasible {
-			s.infeasible++
-		}
+	if isNew && !line.Feasible {
+		return fmt.Errorf("no feasible plan within %v, so it is not in %s: give it more --time", r.limit, r.name)
 	}
-	fmt.Fprintln(w, "\ntype\tinstances\tinfeasible\tmean gap %\tworst gap %\tleast used %\tworst first ms\t")
-	for _, class := range order {
-		s := sums[class]
-		fmt.Fprintf(w, "%s\t%d\t%d\t%.3f\t%.3f\t%.1f\t%.1f\t\n", class, s.many, s.infeasible, s.gap/float64(s.many), s.worst, s.used, s.first)
+	cost, bound := line.Feasible && (isNew || line.Cost < k.best), line.Bound > k.bound
+	if cost {
+		k.best = line.Cost
 	}
-	return w.Flush()
+	if bound {
+		k.bound = line.Bound
+	}
+	switch {
+	case isNew:
+		line.News = "new"
+	case cost && bound:
+		line.News = "better cost and bound"
+	case cost:
+		line.News = "better cost"
+	case bound:
+		line.News = "better bound"
+	}
+	if line.News == "" || r.update == "" {
+		return nil
+	}
+	k.checksum = sum
+	r.set[n] = k
+	// After each, so that one who is interrupted loses nothing.
+	return r.set.save(r.update)
 }

@@ -3,7 +3,9 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,6 +33,13 @@ const fleetName = "e2e"
 var binary string
 
 func TestMain(m *testing.M) {
+	if loads := os.Getenv(modelVariable); loads != "" {
+		if err := model(loads); err != nil && !errors.Is(err, io.EOF) {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "fleetbus-e2e-")
 		if err != nil {
@@ -181,7 +190,13 @@ func (f *fleet) killAll() {
 // until asks until there is no error.
 func (f *fleet) until(what string, ask func() error) {
 	f.t.Helper()
-	deadline := time.NewTimer(wait)
+	f.untilWithin(wait, what, ask)
+}
+
+// untilWithin is until for what takes its time.
+func (f *fleet) untilWithin(within time.Duration, what string, ask func() error) {
+	f.t.Helper()
+	deadline := time.NewTimer(within)
 	defer deadline.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
@@ -193,7 +208,7 @@ func (f *fleet) until(what string, ask func() error) {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			f.t.Fatalf("waited %v for %s: %v", wait, what, err)
+			f.t.Fatalf("waited %v for %s: %v", within, what, err)
 		}
 	}
 }

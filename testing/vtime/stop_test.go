@@ -24,21 +24,39 @@ type robotBench struct {
 	link  *natstest.Link
 	inc   messages.Incarnation
 	ended chan time.Time
-	seq   uint64
+
+	hooked  chan agent.LinkLoss // calls of the hook "retract"
+	blinked chan struct{}       // lets actions of "blink" end
+	seq     uint64
 }
 
-func newRobotBench(t *testing.T, s *natstest.Server, b *bus.Bus, reEngage time.Duration) *robotBench {
+var move = messages.Task{Name: "move", Class: messages.Action, Per: messages.PerRobot}
+
+func newRobotBench(t *testing.T, s *natstest.Server, b *bus.Bus, reEngage time.Duration, tasks ...messages.Task) *robotBench {
 	t.Helper()
-	r := &robotBench{t: t, b: b, link: s.Link("robot"), ended: make(chan time.Time, 10)}
-	move := messages.Task{Name: "move", Class: messages.Action, Per: messages.PerRobot}
-	doc := messages.Placement{Agent: "r1", Term: messages.Term{Epoch: 1, Revision: 1}, Rev: 1, Replicas: []messages.PlacedReplica{{ID: "move/r1", Task: move}}}
+	r := &robotBench{t: t, b: b, link: s.Link("robot"), ended: make(chan time.Time, 10), hooked: make(chan agent.LinkLoss, 10), blinked: make(chan struct{})}
+	doc := messages.Placement{Agent: "r1", Term: messages.Term{Epoch: 1, Revision: 1}, Rev: 1}
+	for _, task := range tasks {
+		doc.Replicas = append(doc.Replicas, messages.PlacedReplica{ID: messages.ReplicaID(task.Name, "r1"), Task: task})
+	}
 	placements := must[bus.KV](t)(b.KV(within(t, time.Minute), bus.Placements))
 	must[uint64](t)(placements.Put(within(t, time.Minute), "r1", must[[]byte](t)(messages.Encode(&doc))))
 	check(t, b.Stream(within(t, time.Minute), site, messages.Action))
 	ctx, cancel := context.WithCancel(context.Background())
 	a := agent.New(s.Connect(t, r.link.Dial()), agent.Config{
 		Fleet: fleet, Environment: messages.Environment{ID: "r1", Tier: messages.Robot}, HandoverWait: -1, Logger: slog.New(slog.DiscardHandler), ReEngage: reEngage,
-	}, agent.Func("move", func(ctx context.Context, _ *agent.Request) ([]byte, error) {
+		LinkHooks: map[string]agent.LinkHook{"retract": func(_ context.Context, l agent.LinkLoss) error {
+			r.hooked <- l
+			return nil
+		}},
+	}, agent.Func("blink", func(ctx context.Context, _ *agent.Request) ([]byte, error) {
+		select {
+		case <-r.blinked:
+			return []byte("on"), nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}), agent.Func("move", func(ctx context.Context, _ *agent.Request) ([]byte, error) {
 		<-ctx.Done()
 		r.ended <- time.Now()
 		return nil, ctx.Err()
@@ -60,14 +78,17 @@ func newRobotBench(t *testing.T, s *natstest.Server, b *bus.Bus, reEngage time.D
 	return r
 }
 
-// act sends a command and returns the code of its refusal; "" where it was accepted.
-func (r *robotBench) act() messages.Code {
+// act sends a command to "move" and returns the code of its refusal; "" where it was
+// accepted.
+func (r *robotBench) act() messages.Code { r.t.Helper(); return r.actOn("move") }
+
+func (r *robotBench) actOn(task string) messages.Code {
 	r.t.Helper()
 	r.seq++
-	req := messages.Request{ID: fmt.Sprintf("a%d", r.seq), Class: messages.Action, Task: "move", Origin: origin, Inbox: "x", Attempt: 1,
+	req := messages.Request{ID: fmt.Sprintf("a%d", r.seq), Class: messages.Action, Task: task, Origin: origin, Inbox: "x", Attempt: 1,
 		Left: time.Hour, Episode: "e", Seq: r.seq, Inc: r.inc}
 	s := r.b.Subject(messages.KindDo, site)
-	s.Agent, s.Origin, s.Task = "r1", origin, "move"
+	s.Agent, s.Origin, s.Task = "r1", origin, task
 	m := must[*nats.Msg](r.t)(r.b.Conn.RequestMsg(&nats.Msg{Subject: s.String(), Header: nats.Header(req.Header())}, time.Second))
 	reply := must[messages.Reply](r.t)(messages.ParseReply(messages.Header(m.Header)))
 	if reply.Err != nil {
@@ -89,7 +110,7 @@ func (r *robotBench) cut() time.Duration {
 func TestLostLinkStopsInTime(t *testing.T) {
 	for _, offset := range []time.Duration{0, 70 * time.Millisecond, 130 * time.Millisecond, 240 * time.Millisecond} {
 		bubble(t, func(t *testing.T, s *natstest.Server, b *bus.Bus) {
-			r := newRobotBench(t, s, b, 0)
+			r := newRobotBench(t, s, b, 0, move)
 			if code := r.act(); code != "" {
 				t.Fatalf("refused: %s", code)
 			}
@@ -121,7 +142,7 @@ func TestLostLinkStopsInTime(t *testing.T) {
 // for long enough, and not before.
 func TestReEngageInVirtualTime(t *testing.T) {
 	bubble(t, func(t *testing.T, s *natstest.Server, b *bus.Bus) {
-		r := newRobotBench(t, s, b, latch.LeastReEngage)
+		r := newRobotBench(t, s, b, latch.LeastReEngage, move)
 		if code := r.act(); code != "" {
 			t.Fatalf("refused: %s", code)
 		}
@@ -141,7 +162,7 @@ func TestReEngageInVirtualTime(t *testing.T) {
 // A long stop: the order was given an hour ago, while the robot was out of reach.
 func TestStopFoundOnReturn(t *testing.T) {
 	bubble(t, func(t *testing.T, s *natstest.Server, b *bus.Bus) {
-		r := newRobotBench(t, s, b, latch.LeastReEngage)
+		r := newRobotBench(t, s, b, latch.LeastReEngage, move)
 		r.link.Break()
 		pass(time.Second)
 		kv := must[bus.KV](t)(b.KV(within(t, time.Minute), bus.Safety))

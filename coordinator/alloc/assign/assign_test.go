@@ -144,11 +144,38 @@ func solved(t *testing.T, p Instance, o Options) Result {
 	return res
 }
 
+// allNeeded says that each of the resources is needed by somebody.
+func allNeeded(p Instance) bool {
+	var needed [Resources]bool
+	for _, it := range p.Items {
+		for _, o := range it.Options {
+			for k, v := range o.Need {
+				needed[k] = needed[k] || v > 0
+			}
+		}
+	}
+	return !slices.Contains(needed[:], false)
+}
+
+// dualBound is the bound that prices lead to, before a result cuts it off at the objective
+// of its own plan: where that plan is optimal, the cut hides a bound that is too high.
+func dualBound(p Instance, o Options, prices [][Resources]float64, optimum float64) float64 {
+	d := newDual(compile(&p, &o))
+	d.warm(prices)
+	d.climb(50, optimum)
+	return d.bound()
+}
+
+// Plans and bounds against the optimum of small cases. It ends after so many cases in which
+// a bound was compared with an optimum, and all three resources are needed.
 func TestAgainstBruteForce(t *testing.T) {
+	const enough = 1000
 	rng := rand.New(rand.NewPCG(1, 2))
-	missed := 0
-	const cases = 1200
-	for i := range cases {
+	cases, missed, compared, tight := 0, 0, 0, 0
+	for ; compared < enough; cases++ {
+		if cases == 4*enough {
+			t.Fatalf("only %d of %d cases have an optimum that a bound can be compared with", compared, cases)
+		}
 		p := small(rng)
 		o := Options{Budget: 15_000}
 		if rng.IntN(3) == 0 {
@@ -162,18 +189,31 @@ func TestAgainstBruteForce(t *testing.T) {
 		_, got, _, _ := price(p, res.Assign, o.Start, o.MovePrice)
 		switch w := unpriced(p, res.Assign); {
 		case w < free || w == free && got < best-1e-9:
-			t.Fatalf("case %d: %v (%d wait) is under the optimum %v (%d): %+v", i, got, w, best, free, p)
+			t.Fatalf("case %d: %v (%d wait) is under the optimum %v (%d): %+v", cases, got, w, best, free, p)
 		case w > free || got > best+1e-9:
 			missed++
 		}
 		// What waits without a price of its own has one in the bound that we do not know here.
-		if free == 0 && res.Bound > best+1e-9 {
-			t.Fatalf("case %d: bound %v is over the optimum %v: %+v", i, res.Bound, best, p)
+		if free > 0 {
+			continue
+		}
+		if bound := dualBound(p, o, res.Prices, best); max(bound, res.Bound) > best+1e-9 {
+			t.Fatalf("case %d: bound %v, or %v before the cut, is over the optimum %v: %+v", cases, res.Bound, bound, best, p)
+		}
+		if allNeeded(p) {
+			compared++
+			if res.Bound >= best-0.01*math.Abs(best) {
+				tight++
+			}
 		}
 	}
-	t.Logf("%d of %d are not optimal", missed, cases)
+	t.Logf("%d bounds with three resources are at most the optimum, %d within 1%% of it; %d of %d plans are not optimal", compared, tight, missed, cases)
 	if missed > cases/50 {
-		t.Errorf("%d of %d are not optimal", missed, cases)
+		t.Errorf("%d of %d plans are not optimal", missed, cases)
+	}
+	// A bound that is never near would prove nothing.
+	if tight < compared/2 {
+		t.Errorf("%d of %d bounds are within 1%% of the optimum", tight, compared)
 	}
 }
 

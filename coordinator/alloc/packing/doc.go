@@ -16,8 +16,11 @@
 // with a count.
 //
 // Any values give a bound: the sum of what items are worth, less what each bin can gain.
-// Plans come from a dive: the packings that the programme wants most are fixed, one after
-// the other, the programme is solved again, and who remains is put where it costs least.
+// Plans come from a branch and bound: what the programme does by halves is decided one way
+// and the other, first how many items are outside, then which bins with an opening price are
+// in use, then how many of a kind are in a bin. In every part of all plans that it looks at,
+// the packings that the programme wants most make a plan, and who remains is put where it
+// costs least.
 //
-// The work grows faster than the size: it is for parts of a fleet, see [Most].
+// The work grows with the third power of the size: it is for parts of a fleet, and bounded.
 package packing

@@ -9,7 +9,7 @@ import (
 
 // finish makes a plan for the items from a packing of each bin: what is covered too often
 // leaves where it is dearest, who is not covered goes where it costs least.
-func (s *solver) finish(plan []int, start []int, items int) (objective float64, assigned []int, lost bool) {
+func (s *solver) finish(plan []int) (objective float64, assigned []int, lost bool) {
 	md := s.md
 	room := slices.Clone(md.room)
 	in := make([][]int32, len(room)) // kinds in each bin
@@ -77,7 +77,7 @@ func (s *solver) finish(plan []int, start []int, items int) (objective float64, 
 			put(k, at)
 		}
 	}
-	assigned = make([]int, items)
+	assigned = make([]int, s.items)
 	copy(assigned, md.settled)
 	objective = md.base
 	for b := range in {
@@ -92,7 +92,7 @@ func (s *solver) finish(plan []int, start []int, items int) (objective float64, 
 		}
 	}
 	for x := range md.kinds {
-		objective += s.hand(&md.kinds[x], bins[x], start, assigned)
+		objective += s.hand(&md.kinds[x], bins[x], s.start, assigned)
 		lost = lost || md.kinds[x].must && left[x] > 0
 	}
 	return objective, assigned, lost

@@ -18,6 +18,7 @@ type master struct {
 	outside []float64 // of a kind
 	unused  []float64 // of a bin: 0, but where it is decided that it is used
 	out     float64   // the number that the last row compares with
+	banned  float64   // the price of what is decided against
 	extra   float64   // the price of each item outside above it: 0 or banned
 	short   float64   // and of each below
 	enter   []float64 // scratch: inverse · column
@@ -37,14 +38,11 @@ type column struct {
 	banned bool // by a decision
 }
 
-// banned is the price of what is decided against.
-const banned = 1e7
-
-func newMaster(many []float64, outside []float64, bins int) *master {
+func newMaster(many []float64, outside []float64, bins int, banned float64) *master {
 	kinds := len(many)
 	rows := kinds + bins + 1
 	p := &master{kinds: kinds, bins: bins, rows: rows, inv: make([]float64, rows*rows), x: make([]float64, rows),
-		y: make([]float64, rows), basis: make([]int, rows), outside: outside, unused: make([]float64, bins), enter: make([]float64, rows)}
+		y: make([]float64, rows), basis: make([]int, rows), outside: outside, unused: make([]float64, bins), banned: banned, enter: make([]float64, rows)}
 	p.right = make([]float64, rows)
 	for i := range rows - 1 {
 		// Right sides that differ a little keep the simplex method from going in circles.
@@ -135,7 +133,7 @@ func (p *master) each(v int, f func(row int, by float64)) {
 	}
 }
 
-// bound asks for at least or at most so many items outside; neither: any number.
+// limit asks for at least or at most so many items outside; neither: any number.
 func (p *master) limit(out float64, least, most bool) {
 	for i := range p.x {
 		p.x[i] += p.inv[i*p.rows+p.rows-1] * (out - p.out)
@@ -143,10 +141,10 @@ func (p *master) limit(out float64, least, most bool) {
 	p.settle()
 	p.out, p.extra, p.short = out, 0, 0
 	if least {
-		p.short = banned
+		p.short = p.banned
 	}
 	if most {
-		p.extra = banned
+		p.extra = p.banned
 	}
 	p.check()
 	p.revalue()
@@ -167,7 +165,7 @@ func (p *master) outsiders() float64 {
 func (p *master) reduced(c *column) float64 {
 	v := c.cost - p.y[p.kinds+int(c.bin)]
 	if c.banned {
-		v += banned
+		v += p.banned
 	}
 	for _, k := range c.kinds {
 		v -= p.y[k]
@@ -275,7 +273,7 @@ func (p *master) solve(most int) int {
 func (p *master) price(v int) float64 {
 	switch x := -1 - v; {
 	case v >= 0 && p.columns[v].banned:
-		return p.columns[v].cost + banned
+		return p.columns[v].cost + p.banned
 	case v >= 0:
 		return p.columns[v].cost
 	case x < p.kinds:

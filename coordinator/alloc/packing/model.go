@@ -13,6 +13,9 @@ const resources = assign.Resources
 // tolerance forgives the rounding of float64 sums, as in package alloc.
 const tolerance = 5e-10
 
+// farAbove is a cost, scaled, that is left to other methods.
+const farAbove = 1e6
+
 // model is an instance without what is settled: items that have only one place are in it,
 // and equal items are one kind.
 type model struct {
@@ -21,7 +24,9 @@ type model struct {
 	kinds   []kind
 	byBin   [][]place // what each bin could hold
 	settled []int     // the bin of an item that has no choice, -1 for all others
-	scale   float64   // of all costs here to those of the instance: the largest here is 100
+	scale   float64   // of all costs here to those of the instance, see scaleOf
+	banned  float64   // more than any plan costs
+	odd     bool      // some cost is so far above the others that they would drown in it
 	base    float64   // what the settled cost
 	held    map[[2]int]bool
 	lost    bool // somebody who must not be outside can be nowhere else
@@ -105,6 +110,8 @@ func newModel(p *assign.Instance) *model {
 		it := &p.Items[j]
 		md.kinds = append(md.kinds, kind{items: []int{j}, options: lists[j], group: it.Apart, outside: it.Wait * md.scale, must: it.Wait == 0})
 	}
+	md.odd = top > farAbove || span > farAbove
+	md.banned = max(1e7, 100*(top+span+1)*float64(len(p.Items)))
 	md.byBin = make([][]place, len(p.Capacity))
 	for x := range md.kinds {
 		k := &md.kinds[x]
@@ -122,22 +129,32 @@ func newModel(p *assign.Instance) *model {
 	return md
 }
 
-// scaleOf makes costs of any size such as the tolerances of the simplex method are for.
+// scaleOf makes costs of any size such as the tolerances of the simplex method are for: the
+// largest of what each item costs at least is 100, or else of what anything costs.
 func scaleOf(p *assign.Instance) float64 {
-	top := 0.0
+	top, most := 0.0, 0.0
 	for _, v := range p.Open {
-		top = max(top, v)
+		most = max(most, v)
 	}
 	for j := range p.Items {
-		top = max(top, p.Items[j].Wait)
+		least := math.Inf(1)
+		if w := p.Items[j].Wait; w > 0 {
+			least, most = w, max(most, w)
+		}
 		for _, o := range p.Items[j].Options {
-			top = max(top, o.Cost)
+			least, most = min(least, o.Cost), max(most, o.Cost)
+		}
+		if !math.IsInf(least, 1) {
+			top = max(top, least)
 		}
 	}
-	if top == 0 {
-		return 1
+	switch { // below, the quotient has no room in a float64
+	case top > 1e-200:
+		return 100 / top
+	case most > 1e-200:
+		return 100 / most
 	}
-	return 100 / top
+	return 1
 }
 
 // settle puts an item where alone it can be.

@@ -226,12 +226,59 @@ func TestStartIsKept(t *testing.T) {
 	}
 }
 
-// Large ones end, with a bound.
+// Large ones end, with a bound: no more work is begun when there was enough.
 func TestEffortIsBounded(t *testing.T) {
-	p := site(rand.New(rand.NewPCG(1, 4)), 6, 60, 140)
-	res, ok := Solve(&p, Options{Nodes: math.MaxInt / 100, Gap: 1e-12})
-	if _, lost, keeps := price(p, res.Assign); !ok || lost > 0 || !keeps || res.Bound <= 0 || res.Bound > res.Objective {
-		t.Errorf("%v %v %v", res.Objective, res.Bound, keeps)
+	for _, size := range [][3]int{{6, 60, 140}, {2, 400, 100}, {40, 0, 400}} {
+		p := site(rand.New(rand.NewPCG(1, 4)), size[0], size[1], size[2])
+		for i := range p.Capacity {
+			p.Capacity[i][0] *= 0.6 // so that it is not over at once
+		}
+		s, ok := newSolver(&p, true)
+		if !ok {
+			t.Fatal(size)
+		}
+		s.items, s.best, s.gap = len(p.Items), math.Inf(1), 1e-12
+		s.guess(nil)
+		bound := s.search(math.MaxInt / 100)
+		if s.work > 2*mostWork || math.IsNaN(bound) {
+			t.Errorf("%v: work %d, allowed are %d; bound %v", size, s.work, mostWork, bound)
+		}
+		res, ok := Solve(&p, Options{})
+		if _, _, keeps := price(p, res.Assign); !ok || !keeps || res.Bound > res.Objective {
+			t.Errorf("%v: %v %v %v", size, res.Objective, res.Bound, keeps)
+		}
+	}
+}
+
+// Costs that are far apart, or hardly numbers, give a right answer or none.
+func TestOddCosts(t *testing.T) {
+	solved := 0
+	for seed := range uint64(500) {
+		rng := rand.New(rand.NewPCG(seed, 5))
+		p := small(rng)
+		factor := func() float64 { return []float64{1, 1e-9, 1e9, 1e-310, 1e5}[rng.IntN(5)] }
+		for j := range p.Items {
+			p.Items[j].Wait *= factor()
+			for i := range p.Items[j].Options {
+				p.Items[j].Options[i].Cost *= factor()
+			}
+		}
+		want, lost := brute(p)
+		res, ok := Solve(&p, Options{})
+		if !ok {
+			continue
+		}
+		solved++
+		_, l, keeps := price(p, res.Assign)
+		if !keeps || math.IsNaN(res.Objective) || math.IsNaN(res.Bound) {
+			t.Fatalf("seed %d: %+v", seed, res)
+		}
+		if lost == 0 && l == 0 && res.Bound > want*(1+1e-9)+1e-9 {
+			t.Fatalf("seed %d: bound %v above the optimum %v", seed, res.Bound, want)
+		}
+	}
+	if solved < 100 {
+		t.Errorf("only %d were solved", solved)
 	}
 }
 

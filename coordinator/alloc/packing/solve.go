@@ -32,7 +32,7 @@ type Result struct {
 	Assign    []int     // the bin of each item, -1 for outside
 	Objective float64   // costs of the placed, of the bins that are open, and of those outside at their price; +Inf where one is outside that must not be
 	Bound     float64   // at most the objective of any plan
-	Values    []float64 // of the items: they give the bound
+	Values    []float64 // of the items: they give a bound that is nearly as good, see [Bound]
 }
 
 // Effort: passes of pricing all bins in a node, and looks at sets in one knapsack, past which
@@ -54,7 +54,7 @@ type solver struct {
 	u       []float64 // values priced at, and what an item outside is worth as such
 	bestU   []float64 // those with the best bound
 	bound   float64   // without md.base, in the present node
-	values  []float64 // those with the best bound of all nodes that are not bound to anything
+	values  []float64 // those of the root
 	work    int
 	gap     float64
 	outside []float64
@@ -64,13 +64,14 @@ type solver struct {
 	best     float64 // objective of the best plan
 	assigned []int
 	lost     bool   // in it somebody is outside who must not be
-	fixed    []bool // by bin: its packing is decided
+	closed   []bool // by bin: it is decided that it stays empty
 }
 
-// Solve returns a plan for p, whose amounts have to be such as assign.Solve takes. It is
-// not ok where there is no room even for those that have no choice.
+// Solve returns a plan for p, whose amounts have to be such as assign.Solve takes, costs 0 or
+// more. It is not ok where there is no room even for those that have no choice, and where
+// costs are too far apart for the simplex method.
 func Solve(p *assign.Instance, o Options) (res Result, ok bool) {
-	s, ok := newSolver(p)
+	s, ok := newSolver(p, true)
 	if !ok {
 		return Result{}, false
 	}
@@ -90,8 +91,11 @@ func Solve(p *assign.Instance, o Options) (res Result, ok bool) {
 	if s.assigned == nil {
 		s.leaf()
 	}
-	res.Bound = min(res.Bound, s.best) / s.md.scale
+	res.Bound = max(0, min(res.Bound, s.best)) / s.md.scale
 	res.Objective, res.Assign = s.best/s.md.scale, s.assigned
+	if res.Assign == nil || math.IsNaN(res.Bound) || math.IsNaN(res.Objective) {
+		return Result{}, false
+	}
 	if s.lost || s.md.lost {
 		res.Objective = math.Inf(1)
 	}
@@ -104,18 +108,20 @@ func Solve(p *assign.Instance, o Options) (res Result, ok bool) {
 	return res, true
 }
 
-func newSolver(p *assign.Instance) (s *solver, ok bool) {
+func newSolver(p *assign.Instance, whole bool) (s *solver, ok bool) {
 	md := newModel(p)
-	if md.full {
+	if md.full || md.odd {
 		return nil, false
 	}
-	s = &solver{md: md, bound: math.Inf(-1), fixed: make([]bool, len(md.room)),
+	s = &solver{md: md, bound: math.Inf(-1), closed: make([]bool, len(md.room)),
 		u: make([]float64, len(md.kinds)+1), bestU: make([]float64, len(md.kinds)+1)}
 	for i := range md.kinds {
 		s.many = append(s.many, float64(len(md.kinds[i].items)))
 		s.outside = append(s.outside, md.kinds[i].outside)
 	}
-	s.ms = newMaster(s.many, s.outside, len(md.room))
+	if s.ms = (&master{unused: make([]float64, len(md.room))}); whole {
+		s.ms = newMaster(s.many, s.outside, len(md.room), md.banned)
+	}
 	return s, true
 }
 
@@ -127,7 +133,11 @@ func (s *solver) guess(values []float64) {
 		return
 	}
 	for i := range s.md.kinds {
-		s.bestU[i] = min(max(0, values[s.md.kinds[i].items[0]]*s.md.scale), s.outside[i])
+		worth := 0.0 // of equal items the mean
+		for _, j := range s.md.kinds[i].items {
+			worth += values[j] * s.md.scale
+		}
+		s.bestU[i] = min(max(0, worth/s.many[i]), s.outside[i])
 	}
 }
 
@@ -203,7 +213,7 @@ func (s *solver) generate() {
 		}
 		s.pivot()
 		lp := s.ms.objective(s.many)
-		if lp-s.bound <= s.gap/4*(math.Abs(lp)+s.md.base) || s.bound+s.md.base >= s.best*(1-s.gap/4) {
+		if s.work > mostWork || lp-s.bound <= s.gap/4*(math.Abs(lp)+s.md.base) || s.bound+s.md.base >= s.best*(1-s.gap/4) {
 			return
 		}
 		switch {
@@ -217,16 +227,17 @@ func (s *solver) generate() {
 	}
 }
 
-// pivot solves the programme with the columns that are known.
+// pivot solves the programme with the columns that are known, or as far as the work goes.
 func (s *solver) pivot() {
-	s.work += s.ms.solve(mostPivots) * s.ms.rows * s.ms.rows / 32
+	each := 1 + s.ms.rows*s.ms.rows/32 + len(s.ms.columns)/8
+	s.work += each * s.ms.solve(min(mostPivots, max(1, (mostWork-s.work)/each)))
 }
 
 // value sets the values to those of the programme, drawn to the best ones so far: that
 // damps their swinging from pass to pass.
 func (s *solver) value(smooth float64) {
 	n := len(s.u) - 1
-	s.u[n] = (1-smooth)*s.ms.y[s.ms.rows-1] + smooth*s.bestU[n]
+	s.u[n] = max(-s.ms.extra, min((1-smooth)*s.ms.y[s.ms.rows-1]+smooth*s.bestU[n], s.ms.short))
 	for i := range n {
 		s.u[i] = min(max(0, (1-smooth)*s.ms.y[i]+smooth*s.bestU[i]), s.outside[i]-s.u[n])
 	}
@@ -240,7 +251,7 @@ func (s *solver) price() (bound float64, added int) {
 		bound += s.u[i] * n
 	}
 	for b := range s.md.room {
-		if s.fixed[b] {
+		if s.closed[b] {
 			continue
 		}
 		s.sack.things = s.sack.things[:0]
@@ -258,7 +269,7 @@ func (s *solver) price() (bound float64, added int) {
 		}
 		for i := range s.md.byBin[b] {
 			p := &s.md.byBin[b][i]
-			if v := s.u[p.kind] - p.cost; v > 1e-9 && p.most > p.least && !(!empty && s.taken(b, p)) {
+			if v := s.u[p.kind] - p.cost; v > 0 && p.most > p.least && !(!empty && s.taken(b, p)) {
 				k := &s.md.kinds[p.kind]
 				s.sack.things = append(s.sack.things, thing{kind: p.kind, group: int32(k.group) - 1, many: p.most - p.least, value: v, need: p.need})
 			}
@@ -270,13 +281,16 @@ func (s *solver) price() (bound float64, added int) {
 			continue
 		}
 		if clash || room[0] < 0 || room[1] < 0 || room[2] < 0 {
-			bound += banned // nothing keeps these limits
+			bound += s.ms.banned // nothing keeps these limits
 			continue
 		}
 		s.sack.solve(room, mostNodes)
 		s.work += mostNodes - s.sack.nodes
 		if gain := forced + s.sack.bound + negligible - s.md.open[b]; gain > 0 || s.ms.unused[b] > 0 {
 			bound -= gain
+		}
+		if s.ms.rows == 0 {
+			continue // only the bound is wanted
 		}
 		c := column{bin: int32(b), cost: s.md.open[b]}
 		for _, x := range s.sack.best {

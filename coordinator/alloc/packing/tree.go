@@ -77,11 +77,11 @@ func (s *solver) search(effort int) float64 {
 			}
 			n.low = max(n.low, s.bound)
 			lp := s.ms.objective(s.many)
-			if lp < banned/2 {
+			if lp < s.ms.banned/2 {
 				s.leaf()
 			}
 			l, ok := s.fraction()
-			if !ok || s.hopeless(n.low) || lp > banned/2 || s.hopeless(lp) || spent() {
+			if !ok || s.hopeless(n.low) || lp > s.ms.banned/2 || s.hopeless(lp) || spent() {
 				closed = min(closed, n.low)
 				break
 			}
@@ -121,7 +121,7 @@ func (l limit) opposite() limit {
 // enter makes the limits of n those of the programme, and no others.
 func (s *solver) enter(n *node) {
 	for b := range s.md.byBin {
-		s.fixed[b], s.ms.unused[b] = false, 0
+		s.closed[b], s.ms.unused[b] = false, 0
 		for i := range s.md.byBin[b] {
 			p := &s.md.byBin[b][i]
 			p.least, p.most = 0, p.limit
@@ -134,13 +134,13 @@ func (s *solver) enter(n *node) {
 			// The last one says most on its side.
 			out, least, most = l.number, l.least, !l.least
 		case l.what == use && l.least:
-			s.ms.unused[l.bin] = banned
+			s.ms.unused[l.bin] = s.ms.banned
 		case l.what == use:
-			s.fixed[l.bin] = true
+			s.closed[l.bin] = true
 		case l.least:
 			p := &s.md.byBin[l.bin][l.place]
 			p.least = max(p.least, int32(l.number))
-			s.ms.unused[l.bin] = banned
+			s.ms.unused[l.bin] = s.ms.banned
 		default:
 			p := &s.md.byBin[l.bin][l.place]
 			p.most = min(p.most, int32(l.number))
@@ -156,7 +156,7 @@ func (s *solver) enter(n *node) {
 
 // admits says that the limits allow the column.
 func (s *solver) admits(c *column) bool {
-	if s.fixed[c.bin] {
+	if s.closed[c.bin] {
 		return false
 	}
 	x := 0
@@ -245,7 +245,7 @@ func (s *solver) leaf() {
 			plan[b], most[b] = v, s.ms.x[i]
 		}
 	}
-	if objective, assigned, lost := s.finish(plan, s.start, s.items); objective < s.best {
+	if objective, assigned, lost := s.finish(plan); objective < s.best {
 		s.best, s.assigned, s.lost = objective, assigned, lost
 	}
 }
