@@ -3,6 +3,7 @@ package router
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/fleetbus/fleetbus/messages"
@@ -68,16 +69,25 @@ func TestOnPartial(t *testing.T) {
 func TestSlowOnPartial(t *testing.T) {
 	f := newFleet(t)
 	f.plan(task(messages.Inference, "say", "a"))
-	f.talker("a", 4*maxBox).pull("say", 0, 1)
 	numbers := make(chan int, 5*maxBox)
-	block := make(chan struct{})
+	blocked, block := make(chan struct{}), make(chan struct{})
+	unblock := sync.OnceFunc(func() { close(block) })
+	a := f.talker("a", 4*maxBox)
+	talk := a.serve
+	a.serve = func(c call) ([]byte, *messages.Error) {
+		<-blocked // parts that come before that would be taken out of the box
+		return talk(c)
+	}
+	a.pull("say", 0, 1)
 	c := f.client(func(cfg *Config) {
 		cfg.Trace = func(e TraceEvent) {
 			if e.Kind == TraceAccepted {
+				close(blocked)
 				<-block // the caller's own goroutine: nothing is taken out of the box
 			}
 		}
 	})
+	t.Cleanup(unblock) // before the client is stopped, also when the test has failed
 	done := make(chan error, 1)
 	go func() {
 		_, err := c.Infer(ctxFor(t), Inference{Task: "say", Body: []byte("x"), OnPartial: func(p Partial) { numbers <- p.Number }})
@@ -94,7 +104,7 @@ func TestSlowOnPartial(t *testing.T) {
 		}
 		return false
 	})
-	close(block)
+	unblock()
 	if err := next(t, "the answer", done); err != nil {
 		t.Fatal(err)
 	}
