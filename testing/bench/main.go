@@ -11,13 +11,19 @@ import (
 // commands are the subcommands by name. They write results to out; an error means that
 // something could not be measured, or that a result is wrong.
 var commands = map[string]func(args []string, out io.Writer) error{
+	"durable":   durable,
+	"failover":  failover,
 	"gap":       gap,
 	"multi":     multi,
 	"placement": placement,
+	"request":   request,
 	"stop":      stop,
 }
 
 func main() {
+	if code, child := playChild(); child {
+		os.Exit(code)
+	}
 	if err := run(os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
