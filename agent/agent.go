@@ -60,6 +60,8 @@ type Agent struct {
 	link     link
 	safety   *safety // nil where the agent is no robot
 	outbox   outbox
+	accepts  acceptor
+	crew     *crew // runs direct requests
 
 	beat        chan struct{} // a heartbeat is wanted now
 	silence     func()        // ends the heartbeats and returns when none can follow
@@ -93,10 +95,12 @@ func New(nc *nats.Conn, cfg Config, handlers ...Handler) *Agent {
 		back:      make(chan struct{}, 1),
 		fatal:     make(chan error, 1),
 		abandoned: make(chan struct{}),
+		accepts:   acceptor{wake: make(chan struct{}, 1)},
 	}
 	if a.beatConn == nil {
 		a.beatConn = nc
 	}
+	a.crew = newCrew(&a.lives)
 	a.byTask.Store(&map[string][]*replica{})
 	if cfg.Environment.Tier == messages.Robot {
 		a.safety = newSafety(a)
@@ -182,7 +186,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		func(ctx context.Context) { a.pings(ctx, pongs) },
 		func(ctx context.Context) { a.serveDirect(ctx, direct, pongs) },
 		func(ctx context.Context) { a.serveControl(ctx, control) },
-		a.reconfirm, a.recall, a.keep, a.deliver,
+		a.reconfirm, a.recall, a.keep, a.accept, a.deliver,
 	} {
 		wg.Go(func() { loop(loops) })
 	}
@@ -191,6 +195,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	unsubscribe(subs)
 	stop()
 	wg.Wait()
+	a.crew.close()
 	return err
 }
 

@@ -56,20 +56,33 @@ func (a *Agent) serveOne(m *nats.Msg, pinged time.Time) {
 		a.refuseMalformed(m, err)
 		return
 	}
-	e, fault := a.admit(req, m.Data, late)
+	e, fault := a.admit(req, m, late)
+	switch {
+	case e != nil && req.Class == messages.Inference:
+		a.accepts.begun()
+	case e != nil:
+		a.acceptNow(e)
+	default:
+		a.answerNow(m.Reply, req, fault)
+		return
+	}
+	a.crew.run(e)
+}
+
+// answerNow answers a request that is not begun: with what is wrong, or that it runs
+// already.
+func (a *Agent) answerNow(to string, req messages.Request, fault *messages.Error) {
+	if to == "" {
+		return
+	}
 	kind := messages.ReplyAccepted
 	if fault != nil {
 		kind = messages.ReplyResult
 	}
 	reply := a.reply(req, kind)
 	reply.Err = fault
-	if m.Reply != "" {
-		if err := a.nc.PublishMsg(&nats.Msg{Subject: m.Reply, Header: nats.Header(reply.Header())}); err != nil {
-			a.cfg.Logger.Debug("reply not sent", "kind", kind, "request", req.ID, "error", err)
-		}
-	}
-	if e != nil {
-		a.lives.begin(e.runDirect)
+	if err := a.nc.PublishMsg(&nats.Msg{Subject: to, Header: nats.Header(reply.Header())}); err != nil {
+		a.cfg.Logger.Debug("reply not sent", "kind", kind, "request", req.ID, "error", err)
 	}
 }
 
@@ -105,7 +118,7 @@ func parseDirect(m *nats.Msg) (messages.Request, error) {
 // error and without an execution it runs already. late is what it may have spent on the
 // way, unseen; it counts for actions alone, where an old command is dangerous and an
 // old observation only useless.
-func (a *Agent) admit(req messages.Request, body []byte, late time.Duration) (*execution, *messages.Error) {
+func (a *Agent) admit(req messages.Request, m *nats.Msg, late time.Duration) (*execution, *messages.Error) {
 	if a.closed.Load() {
 		return nil, messages.Errorf(messages.CodeDraining, "agent %q finishes its work and takes no more", a.id)
 	}
@@ -146,7 +159,8 @@ func (a *Agent) admit(req messages.Request, body []byte, late time.Duration) (*e
 		r.release(0)
 		return nil, fault
 	}
-	e := r.begin(req, body, "", left)
+	e := r.begin(req, m.Data, "", left)
+	e.word.subject = m.Reply
 	if !a.flight.add(e) { // a delivery out of the queue was quicker
 		e.cancel()
 		r.release(0)
@@ -227,6 +241,7 @@ func (e *execution) runDirect() {
 		r.a.journal(e, state, fault, took)
 	}
 	r.release(took)
+	r.a.ended(e, fault)
 	r.a.answer(e.req, resp, fault, took, deadlineOf(e))
 	r.a.flight.remove(e)
 }

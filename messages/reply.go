@@ -34,12 +34,8 @@ type Reply struct {
 
 // Header returns the reply as NATS headers.
 func (r Reply) Header() Header {
-	h := make(Header, 8)
-	set := func(k, v string) {
-		if v != "" {
-			h[k] = []string{v}
-		}
-	}
+	w := newHeaderWriter()
+	set := w.set
 	set(HeaderKind, string(r.Kind))
 	set(HeaderID, r.ID)
 	if r.Attempt > 0 {
@@ -61,7 +57,7 @@ func (r Reply) Header() Header {
 			set(HeaderRetryAfter, strconv.FormatInt(r.Err.RetryAfter.Milliseconds(), 10))
 		}
 	}
-	return h
+	return w.h
 }
 
 // ParseReply reads a reply from NATS headers.

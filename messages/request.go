@@ -66,18 +66,16 @@ type Request struct {
 // Header returns the request as NATS headers. Left is rounded down to whole
 // milliseconds: time is never invented.
 func (r Request) Header() Header {
-	h := make(Header, 12)
-	set := func(k, v string) {
-		if v != "" {
-			h[k] = []string{v}
-		}
-	}
+	w := newHeaderWriter()
+	set := w.set
 	set(HeaderID, r.ID)
 	set(HeaderClass, string(r.Class))
 	set(HeaderTask, r.Task)
 	set(HeaderOrigin, r.Origin)
 	set(HeaderInbox, r.Inbox)
-	set(HeaderAttempt, strconv.Itoa(r.Attempt))
+	if r.Attempt != 1 { // which is what its absence means
+		set(HeaderAttempt, strconv.Itoa(r.Attempt))
+	}
 	if r.Left != NoDeadline {
 		set(HeaderLeft, strconv.FormatInt(max(0, r.Left.Milliseconds()), 10))
 	}
@@ -91,7 +89,32 @@ func (r Request) Header() Header {
 	}
 	set(HeaderType, r.ContentType)
 	set(HeaderTrace, r.Traceparent)
-	return h
+	return w.h
+}
+
+// headerWriter makes a header with few allocations: every request and every reply has
+// one.
+type headerWriter struct {
+	h      Header
+	values []string
+}
+
+// usualHeaders is how many headers most messages have at most; a map of Go grows beyond
+// that number.
+const usualHeaders = 8
+
+func newHeaderWriter() *headerWriter {
+	return &headerWriter{make(Header, usualHeaders), make([]string, 0, usualHeaders)}
+}
+
+// set sets a header; an empty one is left out.
+func (w *headerWriter) set(k, v string) {
+	if v == "" {
+		return
+	}
+	w.values = append(w.values, v)
+	n := len(w.values)
+	w.h[k] = w.values[n-1 : n : n]
 }
 
 // Check returns the first thing wrong with r.

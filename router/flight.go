@@ -39,6 +39,7 @@ type flight struct {
 	start   time.Time
 	until   time.Time // the deadline
 	machine stepper
+	infer   route.Machine // of an inference; here, so that it costs no allocation of its own
 	timer   *time.Timer
 	held    []string // agents at which it takes a slot
 	watched []string // agents that are probed for it
@@ -49,13 +50,18 @@ type flight struct {
 	mu   sync.Mutex
 	box  []arrival
 	next []arrival // the box before, to be used again
+	room [2 * usualNews]arrival
 }
+
+// usualNews is how much news comes at once, usually.
+const usualNews = 2
 
 // arrival is an event with the reply that brought it, where there is one.
 type arrival struct {
-	ev    route.Event
-	msg   *nats.Msg
-	reply messages.Reply
+	ev          route.Event
+	msg         *nats.Msg
+	contentType string
+	service     time.Duration
 }
 
 // maxBox bounds the news that wait for one request. A request has a handful; more is a
@@ -63,7 +69,9 @@ type arrival struct {
 const maxBox = 256
 
 func (c *Client) newFlight(req messages.Request, body []byte, start, until time.Time) *flight {
-	return &flight{c: c, req: req, body: body, start: start, until: until, wake: make(chan struct{}, 1)}
+	f := &flight{c: c, req: req, body: body, start: start, until: until, wake: make(chan struct{}, 1)}
+	f.box, f.next = f.room[:0:usualNews], f.room[usualNews:usualNews]
+	return f
 }
 
 // post brings news. It never blocks and may be called by any goroutine.
@@ -210,8 +218,8 @@ func (f *flight) step(now time.Time, a arrival) {
 		case route.Finish:
 			if f.err = e.Err; e.Err == nil {
 				f.answer = &Answer{
-					Body: a.msg.Data, ContentType: a.reply.ContentType, Agent: e.Agent, Attempt: e.Attempt,
-					Service: a.reply.Service, Total: now.Sub(f.start),
+					Body: a.msg.Data, ContentType: a.contentType, Agent: e.Agent, Attempt: e.Attempt,
+					Service: a.service, Total: now.Sub(f.start),
 				}
 			}
 		}

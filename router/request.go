@@ -98,7 +98,8 @@ func (c *Client) ask(ctx context.Context, req messages.Request, body []byte, sta
 			p.Queue = f.site
 		}
 	}
-	f.machine = route.NewMachine(p)
+	f.infer.Init(p)
+	f.machine = &f.infer
 	return f.fly(ctx)
 }
 

@@ -164,7 +164,7 @@ func (f *flight) heard(agent string, r messages.Reply, m *nats.Msg) {
 	default:
 		return // a partial result, which nobody asked for
 	}
-	f.post(arrival{ev: ev, msg: m, reply: r})
+	f.post(arrival{ev: ev, msg: m, contentType: r.ContentType, service: r.Service})
 }
 
 // onReply takes in what comes back to a message of ours.

@@ -68,9 +68,15 @@ type Machine struct {
 
 // NewMachine makes the machine of one request. Its first event is Start.
 func NewMachine(p Params) *Machine {
-	m := &Machine{p: p}
-	m.fx, m.tries, m.asked = m.fxRoom[:0], m.tryRoom[:0], m.askRoom[:0]
+	m := new(Machine)
+	m.Init(p)
 	return m
+}
+
+// Init makes a zero Machine that of one request; it must not be copied afterwards.
+func (m *Machine) Init(p Params) {
+	m.p = p
+	m.fx, m.tries, m.asked = m.fxRoom[:0], m.tryRoom[:0], m.askRoom[:0]
 }
 
 // Done reports whether the request has ended.
