@@ -37,6 +37,7 @@ type Client struct {
 	prober  prober
 	streams streamHealth
 	loads   loads
+	tasks   tasks
 
 	begun   atomic.Bool
 	running chan struct{} // closed when subscriptions stand
@@ -74,6 +75,7 @@ func newClient(nc *nats.Conn, cfg Config, service bool) *Client {
 	c.prober.init(c)
 	c.streams.init()
 	c.loads.init()
+	c.tasks.init()
 	return c
 }
 

@@ -43,6 +43,8 @@ type flight struct {
 	timer   *time.Timer
 	held    []string // agents at which it takes a slot
 	watched []string // agents that are probed for it
+	queued  bool     // it went into a queue first
+	hedges  bool     // its latency counts for hedging
 	answer  *Answer
 	err     *messages.Error
 
@@ -188,6 +190,8 @@ func (f *flight) step(now time.Time, a arrival) {
 	switch a.ev.Kind {
 	case route.Accepted:
 		f.trace(TraceAccepted, a.ev.Agent, a.ev.Attempt, "")
+	case route.Result:
+		f.note(now, a)
 	case route.HolderLost:
 		f.trace(TraceLost, a.ev.Agent, 0, "")
 	case route.HolderHung:
@@ -226,8 +230,30 @@ func (f *flight) step(now time.Time, a arrival) {
 	}
 }
 
+// note remembers how a replica answered.
+func (f *flight) note(now time.Time, a arrival) {
+	if f.req.Class != messages.Inference {
+		return
+	}
+	switch err := a.ev.Err; {
+	case err == nil:
+		f.c.loads.note(now, a.ev.Agent, f.req.Task, a.service, false)
+		if f.queued {
+			f.c.tasks.queue(f.site, f.req.Task, func(b *route.Backlog) { b.Served(now, a.service) })
+		}
+		if f.hedges {
+			f.c.tasks.hedge(f.req.Task, func(h *route.Hedge) { h.Answered(now.Sub(f.start)) })
+		}
+	case err.Code == messages.CodeBackendFailed:
+		f.c.loads.note(now, a.ev.Agent, f.req.Task, 0, true)
+	}
+}
+
 // watch probes an agent for this request, and takes a slot there if it holds it.
 func (f *flight) watch(e route.Effect) {
+	if e.Attempt == 0 {
+		f.c.tasks.queue(f.site, f.req.Task, (*route.Backlog).Waited)
+	}
 	if !slices.Contains(f.watched, e.Agent) {
 		f.watched = append(f.watched, e.Agent)
 	}

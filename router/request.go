@@ -86,18 +86,35 @@ func (c *Client) ask(ctx context.Context, req messages.Request, body []byte, sta
 			return nil, bad // the plan changed while it waited
 		}
 	}
-	if f.site = route.Site(r, c.cfg.Site); f.site == "" {
+	sites := route.Sites(r, c.cfg.Site)
+	if len(sites) == 0 {
 		return nil, unplaced(r)
 	}
-	p := route.Params{Task: req.Task, Deadline: until, Attempts: r.Task.Attempts(), Candidates: c.candidates(req.Task)}
-	if r.Task.Normal().Delivery == messages.Durable {
+	f.site = sites[0]
+	p := route.Params{Task: req.Task, Deadline: until, Attempts: r.Task.Attempts(), Candidates: c.candidates(req.Task, until)}
+	if r.Task.Delivery != messages.Direct {
 		// It may wait like in a queue even where there is none: the queue is what its
 		// owner chose, and the stream is what is missing.
 		p.Patient = true
-		if c.streams.usable(f.site, time.Now()) {
-			p.Queue = f.site
+		now := time.Now()
+		if p.Queue, bad = c.queueFor(r, sites, now, until.Sub(now)); bad != nil {
+			return nil, bad
+		}
+		if p.Queue != "" {
+			f.site = p.Queue
 		}
 	}
+	if r.Task.Idempotent {
+		c.tasks.hedge(req.Task, func(h *route.Hedge) { p.Hedge = h.After() })
+		p.MayHedge = func() (ok bool) {
+			c.tasks.hedge(req.Task, func(h *route.Hedge) { ok = h.Take() })
+			return ok
+		}
+		if p.Queue != "" && p.Hedge > 0 {
+			p.Hedge = max(p.Hedge, route.SuspectAfter) // until then nobody needs to have said that he has it
+		}
+	}
+	f.queued, f.hedges = p.Queue != "", r.Task.Idempotent
 	f.infer.Init(p)
 	f.machine = &f.infer
 	return f.fly(ctx)

@@ -19,6 +19,7 @@ import (
 //	p.<id>                    the stream's word on request id
 //	d.<id>.<attempt>.<agent>  the agent's word on what was sent to it straight
 //	b.<seq>                   the agent's answer to a probe
+//	c.<site>.<task>           the state of the queue of a task
 //
 // One subscription for all of them: one per request would cost more than the request.
 
@@ -182,6 +183,10 @@ func (c *Client) onReply(m *nats.Msg) {
 	case "b":
 		if err := c.prober.answer(rest, m); err != nil {
 			c.note("probe", err)
+		}
+	case "c":
+		if err := c.backlog(rest, m); err != nil {
+			c.note("queue", err)
 		}
 	default:
 		c.note("reply", messages.Errorf(messages.CodeBadRequest, "a reply to nothing"))

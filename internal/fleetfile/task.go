@@ -48,6 +48,7 @@ func (d *decoder) task(n *yaml.Node, path string) (messages.Task, map[string]*ya
 		{"concurrency", d.whole(&t.Concurrency, 1, messages.MaxConcurrency)},
 		{"max_attempts", d.whole(&t.MaxAttempts, 1, 1000)},
 		{"deadline", d.quantity(&t.Deadline, Duration, maxTime)},
+		{"idempotent", d.flag(&t.Idempotent)},
 		{"on_link_loss", d.label(&t.OnLinkLoss, "hook")},
 	})
 	maps.Copy(keys, preferred)

@@ -61,6 +61,7 @@ const (
 	CauseAway    Cause = "away"      // the agent before had no connection
 	CauseLost    Cause = "lost"      // the holder lost its connection
 	CauseHung    Cause = "hung"      // the holder went silent
+	CauseHedge   Cause = "hedge"     // it is unusually late; the holder goes on
 	CauseMissing Cause = "missing"   // the holder is well and does not have it
 	CauseIntent  Cause = "journaled" // action: the journal has the intent
 )

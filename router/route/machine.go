@@ -18,6 +18,11 @@ type Params struct {
 	// and goes round again, as it would wait in the queue; any other ends as busy.
 	Patient bool
 
+	// Hedge is after how long the request is so late that a second agent is asked as
+	// well; 0: never. MayHedge is called then, and takes from the budget.
+	Hedge    time.Duration
+	MayHedge func() bool
+
 	// Candidates returns whom to ask now, the best first. It is called during Step and
 	// may return something else each time.
 	Candidates func() []Candidate
@@ -49,6 +54,7 @@ type Machine struct {
 	begun    int      // attempts that may have been begun
 	asked    []string // agents asked in this round
 	watched  bool
+	hedged   bool            // it was time to
 	suspects []Candidate     // watched though they did not say that they hold it
 	admit    bool            // somebody has taken it once: it is not refused as busy any more
 	rest     time.Time       // everybody was asked; when the next round begins

@@ -27,14 +27,19 @@ func (m *Machine) next(why Cause) {
 		if slices.Contains(m.asked, c.Agent) {
 			continue
 		}
-		m.begun++
-		m.asked = append(m.asked, c.Agent)
-		m.tries = append(m.tries, try{attempt: m.begun, agent: c.Agent, site: c.Site, sent: m.now})
-		m.emit(Effect{Kind: SendDirect, Agent: c.Agent, Site: c.Site, Attempt: m.begun, Cause: why})
-		m.emit(Effect{Kind: ProbeOn, Agent: c.Agent, Site: c.Site, Attempt: m.begun})
+		m.begin(c, why)
 		return
 	}
 	m.round()
+}
+
+// begin sends the next attempt to an agent.
+func (m *Machine) begin(c Candidate, why Cause) {
+	m.begun++
+	m.asked = append(m.asked, c.Agent)
+	m.tries = append(m.tries, try{attempt: m.begun, agent: c.Agent, site: c.Site, sent: m.now})
+	m.emit(Effect{Kind: SendDirect, Agent: c.Agent, Site: c.Site, Attempt: m.begun, Cause: why})
+	m.emit(Effect{Kind: ProbeOn, Agent: c.Agent, Site: c.Site, Attempt: m.begun})
 }
 
 // round is for when everybody there is was asked: end with the reason, early, so that
@@ -99,7 +104,13 @@ func (m *Machine) timer() {
 	if !m.done && !m.rest.IsZero() && m.due(m.rest) {
 		m.next(CauseRefused)
 	}
+	if !m.done && m.hedging() && m.due(m.start.Add(m.p.Hedge)) {
+		m.hedge()
+	}
 }
+
+// hedging reports whether there will be a time to hedge.
+func (m *Machine) hedging() bool { return m.p.Hedge > 0 && !m.hedged }
 
 // watch looks, once, after everybody who may have pulled the request without a word.
 func (m *Machine) watch(site string) {
@@ -144,6 +155,9 @@ func (m *Machine) schedule() {
 	}
 	if !m.rest.IsZero() {
 		sooner(m.rest)
+	}
+	if m.hedging() {
+		sooner(m.start.Add(m.p.Hedge))
 	}
 	if !at.Equal(m.wake) {
 		m.wake = at
