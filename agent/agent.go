@@ -61,7 +61,8 @@ type Agent struct {
 	safety   *safety // nil where the agent is no robot
 	outbox   outbox
 	accepts  acceptor
-	crew     *crew // runs direct requests
+	crew     *crew                       // runs direct requests
+	subjects map[string]messages.Subject // of direct requests, taken apart; serveDirect's
 
 	beat        chan struct{} // a heartbeat is wanted now
 	silence     func()        // ends the heartbeats and returns when none can follow
@@ -95,6 +96,7 @@ func New(nc *nats.Conn, cfg Config, handlers ...Handler) *Agent {
 		back:      make(chan struct{}, 1),
 		fatal:     make(chan error, 1),
 		abandoned: make(chan struct{}),
+		subjects:  make(map[string]messages.Subject),
 		accepts:   acceptor{wake: make(chan struct{}, 1)},
 	}
 	if a.beatConn == nil {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
@@ -50,7 +51,7 @@ func (a *Agent) serveDirect(ctx context.Context, msgs <-chan *nats.Msg, pongs <-
 // serveOne begins a direct request, or refuses it.
 func (a *Agent) serveOne(m *nats.Msg, pinged time.Time) {
 	late := lateness(pinged, time.Now())
-	req, err := parseDirect(m)
+	req, err := a.parseDirect(m)
 	if err != nil {
 		a.garbage.Note(a.cfg.Logger, "do", err)
 		a.refuseMalformed(m, err)
@@ -97,12 +98,22 @@ func (a *Agent) refuseMalformed(m *nats.Msg, err error) {
 	_ = a.nc.PublishMsg(&nats.Msg{Subject: m.Reply, Header: nats.Header(reply.Header())}) // a courtesy: it is counted either way
 }
 
-// parseDirect reads a direct request. Headers that contradict the subject are
+// maxSubjects bounds the cache of subjects taken apart: origins times tasks.
+const maxSubjects = 4096
+
+// parseDirect reads a direct request; serveDirect alone calls it. Headers that contradict the subject are
 // malformed: permissions guard the subject alone.
-func parseDirect(m *nats.Msg) (messages.Request, error) {
-	s, err := messages.ParseSubject(m.Subject)
-	if err != nil {
-		return messages.Request{}, err
+func (a *Agent) parseDirect(m *nats.Msg) (messages.Request, error) {
+	s, ok := a.subjects[m.Subject]
+	if !ok {
+		var err error
+		if s, err = messages.ParseSubject(m.Subject); err != nil {
+			return messages.Request{}, err
+		}
+		if len(a.subjects) >= maxSubjects {
+			clear(a.subjects)
+		}
+		a.subjects[strings.Clone(m.Subject)] = s
 	}
 	req, err := messages.ParseRequest(messages.Header(m.Header))
 	if err != nil {

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/fleetbus/fleetbus/agent/backend"
@@ -222,7 +223,10 @@ func (a *Agent) answer(req messages.Request, resp backend.Response, fault *messa
 	if reply.ContentType == "" || len(reply.ContentType) > maxContentType {
 		reply.ContentType = req.ContentType
 	}
-	m := &nats.Msg{Subject: a.replySubject(req), Header: nats.Header(reply.Header())}
+	env := envelopes.Get().(*envelope)
+	defer env.free()
+	m := &env.msg
+	m.Subject, m.Header = a.replySubject(req), nats.Header(env.headers.Reply(&reply))
 	if fault == nil {
 		m.Data = resp.Body
 	}
@@ -248,6 +252,20 @@ func (a *Agent) answer(req messages.Request, resp backend.Response, fault *messa
 		}
 		sleepUntilGone(wait, again, a.abandoned)
 	}
+}
+
+// envelope is a message that is made in memory used before: publishing copies it.
+type envelope struct {
+	headers messages.Headers
+	msg     nats.Msg
+}
+
+var envelopes = sync.Pool{New: func() any { return new(envelope) }}
+
+// free gives the memory back; nothing of it may be used afterwards.
+func (e *envelope) free() {
+	e.msg = nats.Msg{}
+	envelopes.Put(e)
 }
 
 // gone reports whether the agent has left without what still runs.

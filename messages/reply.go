@@ -33,8 +33,11 @@ type Reply struct {
 }
 
 // Header returns the reply as NATS headers.
-func (r Reply) Header() Header {
-	w := newHeaderWriter()
+func (r Reply) Header() Header { return new(Headers).Reply(&r) }
+
+// Reply makes the headers of a reply, see [Reply.Header].
+func (w *Headers) Reply(r *Reply) Header {
+	w.reset()
 	set := w.set
 	set(HeaderKind, string(r.Kind))
 	set(HeaderID, r.ID)

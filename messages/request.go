@@ -65,8 +65,11 @@ type Request struct {
 
 // Header returns the request as NATS headers. Left is rounded down to whole
 // milliseconds: time is never invented.
-func (r Request) Header() Header {
-	w := newHeaderWriter()
+func (r Request) Header() Header { return new(Headers).Request(&r) }
+
+// Request makes the headers of a request, see [Request.Header].
+func (w *Headers) Request(r *Request) Header {
+	w.reset()
 	set := w.set
 	set(HeaderID, r.ID)
 	set(HeaderClass, string(r.Class))
@@ -92,9 +95,10 @@ func (r Request) Header() Header {
 	return w.h
 }
 
-// headerWriter makes a header with few allocations: every request and every reply has
-// one.
-type headerWriter struct {
+// Headers makes headers in memory that it uses again: what it returns is good until the
+// next call. Every request and every reply has some, so this counts. The zero value is
+// ready to use, by one goroutine at a time.
+type Headers struct {
 	h      Header
 	values []string
 }
@@ -103,12 +107,18 @@ type headerWriter struct {
 // that number.
 const usualHeaders = 8
 
-func newHeaderWriter() *headerWriter {
-	return &headerWriter{make(Header, usualHeaders), make([]string, 0, usualHeaders)}
+func (w *Headers) reset() {
+	if w.h == nil {
+		w.h, w.values = make(Header, usualHeaders), make([]string, 0, usualHeaders)
+		return
+	}
+	clear(w.h)
+	clear(w.values)
+	w.values = w.values[:0]
 }
 
 // set sets a header; an empty one is left out.
-func (w *headerWriter) set(k, v string) {
+func (w *Headers) set(k, v string) {
 	if v == "" {
 		return
 	}

@@ -46,6 +46,7 @@ type Client struct {
 	mu      sync.Mutex
 	closing bool
 	flights map[string]*flight // by request id
+	free    []*flight          // landed
 	landed  sync.WaitGroup     // the flights; Add only under mu and before closing
 	newest  route.Newest[newestKey, *ticket]
 	lastSeq uint64
@@ -144,6 +145,7 @@ func (c *Client) halt() {
 	if !c.closing {
 		c.closing = true
 		close(c.stopped)
+		c.ground()
 	}
 }
 

@@ -29,9 +29,23 @@ type stepper interface {
 }
 
 // flight is one request under way. Its machine is stepped by the goroutine of the
-// caller, and by no other; whoever has news for it posts them.
+// caller, and by no other; whoever has news for it posts them. When it has landed it is
+// used again: two kilobytes for each request would be most of what a client allocates.
 type flight struct {
-	c       *Client
+	c     *Client
+	timer *time.Timer
+	wake  chan struct{}
+	trip
+
+	mu   sync.Mutex
+	id   string // whose news are taken; "" once it has landed
+	box  []arrival
+	next []arrival // the box before, to be used again
+	room [usualNews + 1]arrival
+}
+
+// trip is what a flight has for one request.
+type trip struct {
 	req     messages.Request // as it is sent, but for Attempt and Left
 	body    []byte
 	site    string // whose queue or journal it goes into first
@@ -40,23 +54,19 @@ type flight struct {
 	until   time.Time // the deadline
 	machine stepper
 	infer   route.Machine // of an inference; here, so that it costs no allocation of its own
-	timer   *time.Timer
-	held    []string // agents at which it takes a slot
-	watched []string // agents that are probed for it
-	queued  bool     // it went into a queue first
-	hedges  bool     // its latency counts for hedging
+	held    []string      // agents at which it takes a slot
+	watched []string      // agents that are probed for it
+	queued  bool          // it went into a queue first
+	hedges  bool          // its latency counts for hedging
 	answer  *Answer
 	err     *messages.Error
-
-	wake chan struct{}
-	mu   sync.Mutex
-	box  []arrival
-	next []arrival // the box before, to be used again
-	room [2 * usualNews]arrival
 }
 
-// usualNews is how much news comes at once, usually.
+// usualNews is how much news comes at once, usually: a result, and before it a PubAck.
 const usualNews = 2
+
+// maxFree bounds the flights that wait to be used again: 1 MB.
+const maxFree = 512
 
 // arrival is an event with the reply that brought it, where there is one.
 type arrival struct {
@@ -70,19 +80,38 @@ type arrival struct {
 // neighbour that floods us.
 const maxBox = 256
 
+// newFlight makes a flight, of one that has landed if there is one.
 func (c *Client) newFlight(req messages.Request, body []byte, start, until time.Time) *flight {
-	f := &flight{c: c, req: req, body: body, start: start, until: until, wake: make(chan struct{}, 1)}
+	c.mu.Lock()
+	var f *flight
+	if n := len(c.free); n > 0 {
+		f = c.free[n-1]
+		c.free = c.free[:n-1]
+	}
+	c.mu.Unlock()
+	if f == nil {
+		f = &flight{c: c, wake: make(chan struct{}, 1)}
+	}
+	f.trip = trip{req: req, body: body, start: start, until: until, held: f.held[:0], watched: f.watched[:0]}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.id = req.ID
 	f.box, f.next = f.room[:0:usualNews], f.room[usualNews:usualNews]
 	return f
 }
 
-// post brings news. It never blocks and may be called by any goroutine.
-func (f *flight) post(a arrival) {
+// post brings news of the request of that id. It never blocks and may be called by any
+// goroutine, also by one that is late.
+func (f *flight) post(id string, a arrival) {
 	f.mu.Lock()
-	if len(f.box) < maxBox {
+	ours := f.id == id
+	if ours && (len(f.box) < maxBox || a.ev.Kind == route.Cancel) {
 		f.box = append(f.box, a)
 	}
 	f.mu.Unlock()
+	if !ours {
+		return
+	}
 	select {
 	case f.wake <- struct{}{}:
 	default:
@@ -111,6 +140,13 @@ func (c *Client) launch(f *flight) *messages.Error {
 	return nil
 }
 
+// ground ends the flights, because Run ends; c.mu is held.
+func (c *Client) ground() {
+	for id, f := range c.flights {
+		f.post(id, arrival{ev: route.Event{Kind: route.Cancel, Err: c.ended()}})
+	}
+}
+
 // land is the one place where a flight gives back all that it has taken.
 func (c *Client) land(f *flight) {
 	for _, agent := range f.watched {
@@ -122,16 +158,41 @@ func (c *Client) land(f *flight) {
 	if f.timer != nil {
 		f.timer.Stop()
 	}
+	f.mu.Lock()
+	f.id = ""
+	clear(f.room[:]) // they hold bodies
+	f.box, f.next = nil, nil
+	f.mu.Unlock()
 	c.mu.Lock()
 	delete(c.flights, f.req.ID)
+	f.trip = trip{held: f.held, watched: f.watched} // after that nobody reads it
+	if len(c.free) < maxFree {
+		c.free = append(c.free, f) // from here on it is another's
+	}
 	c.mu.Unlock()
 	c.landed.Done()
 }
 
-func (c *Client) flying(id string) *flight {
+// airborne is what others than its caller's goroutine may know of a flight.
+type airborne struct {
+	f      *flight
+	id     string
+	origin string
+	class  messages.Class
+	site   string
+}
+
+func (f airborne) post(a arrival) { f.f.post(f.id, a) }
+
+// flying returns the flight of a request that has not landed.
+func (c *Client) flying(id string) (airborne, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.flights[id]
+	f := c.flights[id]
+	if f == nil {
+		return airborne{}, false
+	}
+	return airborne{f, id, f.req.Origin, f.req.Class, f.site}, true
 }
 
 // fly runs the request to its end, in the goroutine of its caller.
@@ -155,8 +216,6 @@ func (f *flight) fly(ctx context.Context) (*Answer, *messages.Error) {
 			f.step(time.Now(), arrival{ev: route.Event{Kind: route.Timer}})
 		case <-ctx.Done():
 			f.cancel(ctx.Err())
-		case <-f.c.stopped:
-			f.cancel(nil)
 		}
 	}
 	return f.answer, f.err

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
@@ -31,11 +32,27 @@ func noResponders(m *nats.Msg) bool {
 	return len(m.Data) == 0 && len(m.Header) > 0 && m.Header.Get("Status") == "503"
 }
 
-// message makes the message of a request that is sent now.
-func (f *flight) message(subject messages.Subject, reply string, attempt int, now time.Time) *nats.Msg {
-	r := f.req
-	r.Attempt, r.Left = attempt, f.until.Sub(now)
-	return &nats.Msg{Subject: subject.String(), Reply: f.c.replies + reply, Header: nats.Header(r.Header()), Data: f.body}
+// envelope is a message that is made in memory used before: publishing copies it.
+type envelope struct {
+	headers messages.Headers
+	msg     nats.Msg
+}
+
+var envelopes = sync.Pool{New: func() any { return new(envelope) }}
+
+// free gives the memory back; nothing of it may be used afterwards.
+func (e *envelope) free() {
+	e.msg = nats.Msg{}
+	envelopes.Put(e)
+}
+
+// message makes the message of a request that is sent now; free it.
+func (f *flight) message(subject messages.Subject, reply string, attempt int, now time.Time) *envelope {
+	e := envelopes.Get().(*envelope)
+	f.req.Attempt, f.req.Left = attempt, f.until.Sub(now)
+	e.msg.Subject, e.msg.Reply, e.msg.Data = subject.String(), f.c.replies+reply, f.body
+	e.msg.Header = nats.Header(e.headers.Request(&f.req))
+	return e
 }
 
 // enqueue puts an inference into the queue of a site. The answer of the stream comes
@@ -49,7 +66,7 @@ func (f *flight) enqueue(e route.Effect, now time.Time) {
 	m := f.message(s, "p."+f.req.ID, e.Attempt, now)
 	// Whole seconds, so it only sweeps up; the executor reckons the exact time itself.
 	ttl := int64((f.until.Sub(now) + time.Second - 1) / time.Second)
-	m.Header[jetstream.MsgTTLHeader] = []string{strconv.FormatInt(ttl+1, 10) + "s"}
+	m.msg.Header[jetstream.MsgTTLHeader] = []string{strconv.FormatInt(ttl+1, 10) + "s"}
 	f.publish(m, "queue the request")
 }
 
@@ -60,9 +77,10 @@ func (f *flight) journal(e route.Effect, now time.Time) {
 	f.publish(f.message(s, "p."+f.req.ID, e.Attempt, now), "write the intent")
 }
 
-func (f *flight) publish(m *nats.Msg, what string) {
-	if err := f.c.nc.PublishMsg(m); err != nil {
-		f.post(arrival{ev: route.Event{Kind: route.PublishFailed, Err: messages.AsError(bus.Explain(err, what), messages.CodeUnavailable)}})
+func (f *flight) publish(m *envelope, what string) {
+	defer m.free()
+	if err := f.c.nc.PublishMsg(&m.msg); err != nil {
+		f.post(f.req.ID, arrival{ev: route.Event{Kind: route.PublishFailed, Err: messages.AsError(bus.Explain(err, what), messages.CodeUnavailable)}})
 	}
 }
 
@@ -86,10 +104,11 @@ func (f *flight) direct(e route.Effect, now time.Time) {
 	// that comes out of a buffer after its time would be an accident.
 	err := nats.ErrDisconnected
 	if f.c.nc.IsConnected() {
-		err = f.c.nc.PublishMsg(m)
+		err = f.c.nc.PublishMsg(&m.msg)
 	}
+	m.free()
 	if err != nil {
-		f.post(arrival{ev: route.Event{Kind: route.NoResponders, Agent: e.Agent, Attempt: e.Attempt,
+		f.post(f.req.ID, arrival{ev: route.Event{Kind: route.NoResponders, Agent: e.Agent, Attempt: e.Attempt,
 			Err: messages.AsError(bus.Explain(err, "send the request to agent "+e.Agent), messages.CodeUnavailable)}})
 	}
 }
@@ -130,12 +149,12 @@ func (c *Client) onResult(m *nats.Msg, cache map[string]messages.Subject) {
 		c.note("res", messages.Errorf(messages.CodeBadRequest, "agent %s signs as %s", s.Agent, r.Agent))
 		return
 	}
-	f := c.flying(r.ID)
-	if f == nil {
+	f, ok := c.flying(r.ID)
+	if !ok {
 		c.overtaken(s, r)
 		return
 	}
-	if f.req.Origin != s.Origin {
+	if f.origin != s.Origin {
 		c.note("res", messages.Errorf(messages.CodeBadRequest, "agent %s answers a request of another origin", s.Agent))
 		return
 	}
@@ -155,7 +174,7 @@ func (c *Client) overtaken(s messages.Subject, r messages.Reply) {
 }
 
 // heard tells the flight what an agent says of it.
-func (f *flight) heard(agent string, r messages.Reply, m *nats.Msg) {
+func (f airborne) heard(agent string, r messages.Reply, m *nats.Msg) {
 	ev := route.Event{Agent: agent, Inc: r.Inc, Attempt: r.Attempt}
 	switch r.Kind {
 	case messages.ReplyAccepted:
@@ -173,7 +192,7 @@ func (c *Client) onReply(m *nats.Msg) {
 	kind, rest, _ := strings.Cut(m.Subject[len(c.replies):], ".")
 	switch kind {
 	case "p":
-		if f := c.flying(rest); f != nil {
+		if f, ok := c.flying(rest); ok {
 			c.acked(f, m)
 		}
 	case "d":
@@ -194,9 +213,9 @@ func (c *Client) onReply(m *nats.Msg) {
 }
 
 // acked takes in a stream's word on a message.
-func (c *Client) acked(f *flight, m *nats.Msg) {
+func (c *Client) acked(f airborne, m *nats.Msg) {
 	fail := func(err error) {
-		if f.req.Class == messages.Inference {
+		if f.class == messages.Inference {
 			c.streams.failed(f.site, time.Now())
 			c.streams.missing(f.site)
 		} else {
@@ -221,7 +240,7 @@ func (c *Client) acked(f *flight, m *nats.Msg) {
 		c.note("puback", messages.Errorf(messages.CodeBadRequest, "the stream's answer is no JSON object"))
 		return
 	}
-	if f.req.Class == messages.Inference {
+	if f.class == messages.Inference {
 		c.streams.works(f.site)
 	}
 	f.post(arrival{ev: route.Event{Kind: route.Published}})
@@ -238,10 +257,10 @@ func (c *Client) answered(token string, m *nats.Msg) error {
 	if err != nil {
 		return messages.Errorf(messages.CodeBadRequest, "reply %q is not to one of ours", token)
 	}
-	f := c.flying(id)
+	f, ok := c.flying(id)
 	if noResponders(m) {
 		c.prober.away(agent)
-		if f != nil {
+		if ok {
 			f.post(arrival{ev: route.Event{Kind: route.NoResponders, Agent: agent, Attempt: attempt}})
 		}
 		return nil
@@ -256,7 +275,7 @@ func (c *Client) answered(token string, m *nats.Msg) error {
 	if r.Attempt == 0 {
 		r.Attempt = attempt // it answers this very message
 	}
-	if f != nil {
+	if ok {
 		f.heard(agent, r, m)
 	}
 	return nil

@@ -67,7 +67,7 @@ type Machine struct {
 	fx       []Effect
 
 	// Room for the plain case, so that a request allocates its machine once.
-	fxRoom  [4]Effect
+	fxRoom  [3]Effect
 	tryRoom [2]try
 	askRoom [2]string
 }
