@@ -118,6 +118,17 @@ func (f *flight) post(id string, a arrival) {
 	}
 }
 
+// fired posts that the timer has. One that comes when the flight has another request
+// already only makes it look at its clock.
+func (f *flight) fired() {
+	f.mu.Lock()
+	id := f.id
+	f.mu.Unlock()
+	if id != "" {
+		f.post(id, arrival{ev: route.Event{Kind: route.Timer}})
+	}
+}
+
 func (f *flight) take() []arrival {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -203,19 +214,17 @@ func (f *flight) fly(ctx context.Context) (*Answer, *messages.Error) {
 	defer f.c.land(f)
 	f.step(time.Now(), arrival{ev: route.Event{Kind: route.Start}})
 	for !f.machine.Done() {
-		var fired <-chan time.Time
-		if f.timer != nil {
-			fired = f.timer.C
-		}
-		select {
-		case <-f.wake:
-			for _, a := range f.take() {
-				f.step(time.Now(), a)
+		if gone := ctx.Done(); gone == nil { // waiting for one thing costs half of waiting for two
+			<-f.wake
+		} else {
+			select {
+			case <-f.wake:
+			case <-gone:
+				f.cancel(ctx.Err())
 			}
-		case <-fired:
-			f.step(time.Now(), arrival{ev: route.Event{Kind: route.Timer}})
-		case <-ctx.Done():
-			f.cancel(ctx.Err())
+		}
+		for _, a := range f.take() {
+			f.step(time.Now(), a)
 		}
 	}
 	return f.answer, f.err
@@ -274,7 +283,7 @@ func (f *flight) step(now time.Time, a arrival) {
 			f.c.cancelAt(e.Site, e.Agent, f.req.Origin, f.req.ID)
 		case route.WakeAt:
 			if f.timer == nil {
-				f.timer = time.NewTimer(e.At.Sub(now))
+				f.timer = time.AfterFunc(e.At.Sub(now), f.fired)
 			} else {
 				f.timer.Reset(e.At.Sub(now))
 			}

@@ -86,7 +86,8 @@ func (c *Client) ask(ctx context.Context, req messages.Request, body []byte, sta
 			return nil, bad // the plan changed while it waited
 		}
 	}
-	sites := route.Sites(r, c.cfg.Site)
+	var room [4]string
+	sites := route.AppendSites(room[:0], r, c.cfg.Site)
 	if len(sites) == 0 {
 		return nil, unplaced(r)
 	}

@@ -53,7 +53,12 @@ func Site(r *messages.TaskRoute, own string) string {
 
 // Sites returns the sites in whose queues a request of the task may be put, the best
 // first: own where a ready replica is, then the others by the rank of their best one.
-func Sites(r *messages.TaskRoute, own string) (sites []string) {
+func Sites(r *messages.TaskRoute, own string) []string {
+	return AppendSites(nil, r, own)
+}
+
+// AppendSites is Sites into memory of the caller's, which is empty.
+func AppendSites(sites []string, r *messages.TaskRoute, own string) []string {
 	for i := range r.Replicas {
 		e := &r.Replicas[i]
 		if e.State != messages.ReplicaReady || slices.Contains(sites, e.Site) {
@@ -89,7 +94,8 @@ func Candidates(r *messages.TaskRoute, own string, load func(*messages.Route) Lo
 		Load
 		class int
 	}
-	list := make([]entry, 0, len(r.Replicas))
+	var room [8]entry // most tasks have no more, and then nothing is allocated
+	list := room[:0]
 	for i := range r.Replicas {
 		e := entry{Route: &r.Replicas[i]}
 		if e.State != messages.ReplicaReady {
@@ -124,7 +130,8 @@ func Candidates(r *messages.TaskRoute, own string, load func(*messages.Route) Lo
 			i, j = j, i
 		}
 		first, second := list[i], list[j]
-		rest := append(list[:0:0], list[:top]...)
+		var restRoom [8]entry
+		rest := append(restRoom[:0], list[:top]...)
 		list[0], list[1] = first, second
 		at := 2
 		for k, e := range rest {
