@@ -38,6 +38,7 @@ type Client struct {
 	streams streamHealth
 	loads   loads
 	tasks   tasks
+	outbox  outbox
 
 	begun   atomic.Bool
 	running chan struct{} // closed when subscriptions stand
@@ -77,6 +78,7 @@ func newClient(nc *nats.Conn, cfg Config, service bool) *Client {
 	c.streams.init()
 	c.loads.init()
 	c.tasks.init()
+	c.outbox.nc = nc
 	return c
 }
 
@@ -97,6 +99,7 @@ func (c *Client) Run(ctx context.Context) (err error) {
 	defer func() {
 		c.halt()
 		c.landed.Wait()
+		c.outbox.late.Wait()
 		cancel()
 		subs.close()
 		loops.Wait()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
@@ -36,6 +37,8 @@ type flight struct {
 	timer *time.Timer
 	wake  chan struct{}
 	trip
+
+	unsent atomic.Bool // a message of it is in the outbox
 
 	mu   sync.Mutex
 	id   string // whose news are taken; "" once it has landed
@@ -147,6 +150,7 @@ func (c *Client) launch(f *flight) *messages.Error {
 		return messages.Errorf(messages.CodeConflict, "request id %s is under way already; every request needs an id of its own", f.req.ID)
 	}
 	c.flights[f.req.ID] = f
+	c.outbox.many.Add(1)
 	c.landed.Add(1)
 	return nil
 }
@@ -160,6 +164,8 @@ func (c *Client) ground() {
 
 // land is the one place where a flight gives back all that it has taken.
 func (c *Client) land(f *flight) {
+	f.settle()
+	c.outbox.many.Add(-1)
 	for _, agent := range f.watched {
 		c.prober.remove(f, agent)
 	}
@@ -280,6 +286,7 @@ func (f *flight) step(now time.Time, a arrival) {
 		case route.ProbeOff:
 			f.unwatch(e.Agent)
 		case route.CancelAt:
+			f.settle() // what is to be dropped comes before the word to drop it
 			f.c.cancelAt(e.Site, e.Agent, f.req.Origin, f.req.ID)
 		case route.WakeAt:
 			if f.timer == nil {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
@@ -32,26 +31,13 @@ func noResponders(m *nats.Msg) bool {
 	return len(m.Data) == 0 && len(m.Header) > 0 && m.Header.Get("Status") == "503"
 }
 
-// envelope is a message that is made in memory used before: publishing copies it.
-type envelope struct {
-	headers messages.Headers
-	msg     nats.Msg
-}
-
-var envelopes = sync.Pool{New: func() any { return new(envelope) }}
-
-// free gives the memory back; nothing of it may be used afterwards.
-func (e *envelope) free() {
-	e.msg = nats.Msg{}
-	envelopes.Put(e)
-}
-
-// message makes the message of a request that is sent now; free it.
+// message makes the message of a request that is sent now.
 func (f *flight) message(subject messages.Subject, reply string, attempt int, now time.Time) *envelope {
 	e := envelopes.Get().(*envelope)
 	f.req.Attempt, f.req.Left = attempt, f.until.Sub(now)
 	e.msg.Subject, e.msg.Reply, e.msg.Data = subject.String(), f.c.replies+reply, f.body
 	e.msg.Header = nats.Header(e.headers.Request(&f.req))
+	e.f, e.id = f, f.req.ID
 	return e
 }
 
@@ -78,9 +64,16 @@ func (f *flight) journal(e route.Effect, now time.Time) {
 }
 
 func (f *flight) publish(m *envelope, what string) {
-	defer m.free()
-	if err := f.c.nc.PublishMsg(&m.msg); err != nil {
-		f.post(f.req.ID, arrival{ev: route.Event{Kind: route.PublishFailed, Err: messages.AsError(bus.Explain(err, what), messages.CodeUnavailable)}})
+	m.what, m.failed, m.now = what, route.Event{Kind: route.PublishFailed}, false
+	f.dispatch(m)
+}
+
+// dispatch sends a message: an action at once, an inference with those of others.
+func (f *flight) dispatch(m *envelope) {
+	if f.req.Class == messages.Inference {
+		f.c.outbox.send(m)
+	} else {
+		f.c.outbox.sendNow(m)
 	}
 }
 
@@ -100,17 +93,8 @@ func (f *flight) direct(e route.Effect, now time.Time) {
 	s := f.c.bus.Subject(messages.KindDo, e.Site)
 	s.Agent, s.Origin, s.Task = e.Agent, f.req.Origin, f.req.Task
 	m := f.message(s, "d."+f.req.ID+"."+strconv.Itoa(e.Attempt)+"."+e.Agent, e.Attempt, now)
-	// A client library may be set to buffer while there is no connection, and a command
-	// that comes out of a buffer after its time would be an accident.
-	err := nats.ErrDisconnected
-	if f.c.nc.IsConnected() {
-		err = f.c.nc.PublishMsg(&m.msg)
-	}
-	m.free()
-	if err != nil {
-		f.post(f.req.ID, arrival{ev: route.Event{Kind: route.NoResponders, Agent: e.Agent, Attempt: e.Attempt,
-			Err: messages.AsError(bus.Explain(err, "send the request to agent "+e.Agent), messages.CodeUnavailable)}})
-	}
+	m.what, m.failed, m.now = "send the request to agent "+e.Agent, route.Event{Kind: route.NoResponders, Agent: e.Agent, Attempt: e.Attempt}, true
+	f.dispatch(m)
 }
 
 // cancelAt tells an agent to drop a request. Nobody waits for what it says.

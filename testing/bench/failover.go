@@ -100,12 +100,16 @@ func (s *stage) failover(ctx context.Context, f dataFlags, kills int) (list []fi
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		var times []time.Duration
-		for i := range kills {
+		for i, quicker := 0, 0; len(times) < kills; i++ {
 			took, err := s.killOne(ctx, ours.c, t, sig, i, "victim-"+tag+"-"+strconv.Itoa(i), spare.Name)
-			if err != nil {
+			switch {
+			case errors.Is(err, errQuicker) && quicker < kills:
+				quicker++
+			case err != nil:
 				return nil, fmt.Errorf("%s, kill %d: %w", name, i+1, err)
+			default:
+				times = append(times, took)
 			}
-			times = append(times, took)
 		}
 		spare.kill()
 		list = append(list, latencies("failover", name, times, nil)...)
@@ -113,6 +117,10 @@ func (s *stage) failover(ctx context.Context, f dataFlags, kills int) (list []fi
 	}
 	return append(list, newFigure("failover", "late", "results", float64(ours.c.Stats().Late), "count", 0)), nil
 }
+
+// errQuicker says that a victim had answered when the fault came: on a busy machine that
+// is late at times. Such a kill is made again.
+var errQuicker = errors.New("the victim was quicker than the fault")
 
 // killOne sends a request to a victim, faults it while it has the request, and returns
 // when the spare's answer came: from the fault, less the service time. One fault in three
@@ -183,7 +191,7 @@ func (s *stage) killOne(ctx context.Context, c *router.Client, t messages.Task, 
 		return 0, fmt.Errorf("%v after the fault, which was %v after the sending: %w", time.Since(fault), fault.Sub(begun), e.err)
 	}
 	if e.agent != spare {
-		return 0, fmt.Errorf("%s answered, %v after the fault; the spare is %s", e.agent, time.Since(fault), spare)
+		return 0, fmt.Errorf("%s answered, %v after the fault; the spare is %s: %w", e.agent, begun.Add(e.took).Sub(fault), spare, errQuicker)
 	}
 	from := fault
 	if begun.After(fault) {
