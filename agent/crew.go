@@ -15,6 +15,7 @@ const maxIdle = 64
 // They count among the lives only while they have something to do.
 type crew struct {
 	lives *lives
+	do    func(*execution)
 
 	mu      sync.Mutex
 	todo    []*execution
@@ -26,13 +27,16 @@ type crew struct {
 	alone   chan struct{} // closed when nobody rests any more; nil until close waits for it
 }
 
-func newCrew(l *lives) *crew { return &crew{lives: l} }
+func newCrew(l *lives) *crew { return &crew{lives: l, do: (*execution).runDirect} }
 
 // run executes e on a goroutine that is idle, or on a new one.
 func (c *crew) run(e *execution) {
 	c.lives.enter()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.next > 0 && len(c.todo) == cap(c.todo) {
+		c.todo, c.next = append(c.todo[:0], c.todo[c.next:]...), 0 // it may never be empty
+	}
 	c.todo = append(c.todo, e)
 	if c.waking == 0 {
 		c.wake()
@@ -105,7 +109,7 @@ func (c *crew) one(e *execution) {
 		c.mu.Unlock()
 		c.lives.leave()
 	}()
-	e.runDirect()
+	c.do(e)
 }
 
 func (c *crew) rested() {

@@ -19,13 +19,13 @@ func TestCrew(t *testing.T) {
 	c.do = func(e *execution) {
 		begun.Done()
 		<-open
-		if e == nil {
+		if e.ack == "exit" {
 			runtime.Goexit()
 		}
 	}
 	for i := range many {
 		if i%7 == 0 {
-			c.run(nil)
+			c.run(&execution{ack: "exit"})
 		} else {
 			c.run(new(execution))
 		}
