@@ -47,7 +47,9 @@
 // is closed; ten silent rounds in a row, while our own way to the server is fast, mean
 // that it hangs. A request that the queue has confirmed and nobody has accepted after
 // 20 ms may sit in the pull of a dead or frozen agent, so all replicas of its site are
-// watched from then on. All this works on the server's default settings.
+// watched from then on. One that nobody has accepted after a quarter of a second goes straight
+// where the queue delivers nothing: its consumer does not answer, or requests wait
+// while nobody has one and nobody pulls. All this works on the server's default settings.
 //
 // # Whom it asks
 //

@@ -128,3 +128,20 @@ func TestEjected(t *testing.T) {
 		t.Errorf("the one that fails was asked %d times of 6", n)
 	}
 }
+
+// The queue takes a request in and delivers nothing, as after the death of the server
+// that led its consumer: the request goes straight to an agent.
+func TestQueueDeliversNothing(t *testing.T) {
+	f := newFleet(t)
+	f.plan(task(messages.Inference, "see", "edge"))
+	if _, err := f.bus.Consumer(ctxFor(t), "main", messages.Inference, "see"); err != nil {
+		t.Fatal(err)
+	}
+	a := f.agent("edge", echo) // which does not pull
+	c := f.client()
+	begun := time.Now()
+	ans, err := c.Infer(ctxFor(t), Inference{Task: "see", Body: []byte("x"), Deadline: wait})
+	if err != nil || ans.Agent != "edge" || ans.Attempt != 2 || a.served() != 1 {
+		t.Fatalf("after %v: %+v, %v", time.Since(begun), ans, err)
+	}
+}

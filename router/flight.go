@@ -327,7 +327,7 @@ func (f *flight) note(now time.Time, a arrival) {
 // watch probes an agent for this request, and takes a slot there if it holds it.
 func (f *flight) watch(e route.Effect) {
 	if e.Attempt == 0 {
-		f.c.tasks.queue(f.site, f.req.Task, (*route.Backlog).Waited)
+		f.c.stuck(f.site, f.req.Task) // what it says is of interest when it has waited longer
 	}
 	if !slices.Contains(f.watched, e.Agent) {
 		f.watched = append(f.watched, e.Agent)

@@ -160,6 +160,20 @@ func (c *Client) queueFor(r *messages.TaskRoute, sites []string, now time.Time, 
 	return "", busy
 }
 
+// stuck reports whether a queue that a request waits in seems to deliver nothing, and
+// asks for its state.
+func (c *Client) stuck(site, task string) (stuck bool) {
+	now, ask := time.Now(), false
+	c.tasks.queue(site, task, func(b *route.Backlog) {
+		b.Waited()
+		ask, stuck = b.Ask(now), b.Stuck(now)
+	})
+	if ask {
+		c.askBacklog(site, task)
+	}
+	return stuck
+}
+
 // askBacklog asks for the state of a queue. Who may not, or gets no answer, refuses
 // nothing early.
 func (c *Client) askBacklog(site, task string) {
@@ -177,6 +191,7 @@ func (c *Client) backlog(token string, m *nats.Msg) error {
 	}
 	var info struct {
 		Pending uint64              `json:"num_pending"`
+		Taken   int                 `json:"num_ack_pending"`
 		Waiting int                 `json:"num_waiting"`
 		Error   *jetstream.APIError `json:"error"`
 	}
@@ -185,7 +200,7 @@ func (c *Client) backlog(token string, m *nats.Msg) error {
 	}
 	if info.Error == nil {
 		c.tasks.queue(site, task, func(b *route.Backlog) {
-			b.Read(time.Now(), int(min(info.Pending, math.MaxInt32)), max(0, info.Waiting))
+			b.Read(time.Now(), int(min(info.Pending, math.MaxInt32)), max(0, info.Taken), max(0, info.Waiting))
 		})
 	}
 	return nil

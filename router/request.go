@@ -103,6 +103,7 @@ func (c *Client) ask(ctx context.Context, req messages.Request, body []byte, sta
 		}
 		if p.Queue != "" {
 			f.site = p.Queue
+			p.Stuck = func() bool { return c.stuck(f.site, f.req.Task) }
 		}
 	}
 	if r.Task.Idempotent {

@@ -26,7 +26,9 @@ type Backlog struct {
 	waited  bool      // somebody had to wait, and no reading has said since that slots are free
 	asked   time.Time // when the state was last asked for
 	read    time.Time // when it came
+	silent  time.Time // since when it is asked for in vain
 	pending int       // requests that nobody had taken then
+	taken   int       // requests that somebody had then
 	free    int       // slots that waited for a request then
 	sent    int       // own requests since the state was asked for that was read last
 	since   int       // own requests since the state was last asked for
@@ -37,18 +39,37 @@ type Backlog struct {
 // Waited notes that a request waits in the queue.
 func (b *Backlog) Waited() { b.waited = true }
 
-// Ask reports whether the state should be asked for now, and notes that it is.
+// Ask reports whether the state should be asked for now, and notes that it is. The first
+// time it is asked for without a reason: to know whether there is an answer when all is
+// well.
 func (b *Backlog) Ask(now time.Time) bool {
-	if !b.waited || now.Sub(b.asked) < BacklogEvery {
+	if !b.waited && !b.asked.IsZero() || now.Sub(b.asked) < BacklogEvery {
 		return false
 	}
 	b.asked, b.since = now, 0
+	if b.silent.IsZero() {
+		b.silent = now
+	}
 	return true
 }
 
-// Read takes in the state: requests that nobody has taken, and pulls that wait.
-func (b *Backlog) Read(now time.Time, pending, free int) {
-	b.read, b.pending, b.free, b.sent = now, pending, free, b.since
+// Stuck reports whether the queue seems to deliver nothing: its consumer, which used to
+// answer, does not; or requests wait, nobody has one, and nobody asks for one.
+func (b *Backlog) Stuck(now time.Time) bool {
+	if b.read.IsZero() {
+		return false // it may be that we may not ask
+	}
+	if !b.silent.IsZero() && now.Sub(b.silent) >= BacklogEvery {
+		return true
+	}
+	return now.Sub(b.read) <= backlogFresh && b.pending > 0 && b.taken == 0 && b.free == 0
+}
+
+// Read takes in the state: requests that nobody has taken, those that somebody has, and
+// pulls that wait.
+func (b *Backlog) Read(now time.Time, pending, taken, free int) {
+	b.read, b.silent = now, time.Time{}
+	b.pending, b.taken, b.free, b.sent = pending, taken, free, b.since
 	if pending == 0 && free > 0 {
 		b.waited = false
 	}

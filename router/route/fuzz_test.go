@@ -48,6 +48,9 @@ func driveMachine(t *testing.T, script []byte) {
 		}
 		return list
 	}
+	if mode&2 > 0 {
+		p.Stuck = func() bool { return mode&16 > 0 }
+	}
 	if mode&64 > 0 {
 		p.Hedge = time.Duration(1+mode&31) * 10 * ms
 		p.MayHedge = func() bool { hedges++; return mode&1 == 0 }

@@ -34,7 +34,7 @@ func TestBacklog(t *testing.T) {
 		if !b.Ask(at(0)) {
 			t.Fatal("a request waited and the state is not asked for")
 		}
-		b.Read(at(1), 10, 0)
+		b.Read(at(1), 10, 1, 0)
 		return b
 	}
 	for name, c := range map[string]struct {
@@ -49,11 +49,11 @@ func TestBacklog(t *testing.T) {
 		"the reading is old":     {full(), 502, 10 * ms, 0},
 		"own requests count":     {func() *Backlog { b := full(); b.Sent(); b.Sent(); return b }(), 1, 301 * ms, 49 * ms},
 		"nobody waited":          {new(Backlog), 1, ms, 0},
-		"slots are free":         {func() *Backlog { b := full(); b.Ask(at(100)); b.Read(at(101), 0, 2); return b }(), 101, ms, 0},
-		"no service time":        {func() *Backlog { b := new(Backlog); b.Waited(); b.Ask(at(0)); b.Read(at(1), 99, 0); return b }(), 1, ms, 0},
-		"an old service time":    {func() *Backlog { b := full(); b.Read(at(10_001), 99, 0); return b }(), 10_001, ms, 0},
-		"only its own service":   {func() *Backlog { b := full(); b.Read(at(2), 0, 0); return b }(), 2, ms, 0},
-		"sent before it was ask": {func() *Backlog { b := full(); b.Sent(); b.Ask(at(100)); b.Read(at(101), 10, 0); return b }(), 101, 301 * ms, 0},
+		"slots are free":         {func() *Backlog { b := full(); b.Ask(at(100)); b.Read(at(101), 0, 1, 2); return b }(), 101, ms, 0},
+		"no service time":        {func() *Backlog { b := new(Backlog); b.Waited(); b.Ask(at(0)); b.Read(at(1), 99, 1, 0); return b }(), 1, ms, 0},
+		"an old service time":    {func() *Backlog { b := full(); b.Read(at(10_001), 99, 1, 0); return b }(), 10_001, ms, 0},
+		"only its own service":   {func() *Backlog { b := full(); b.Read(at(2), 0, 1, 0); return b }(), 2, ms, 0},
+		"sent before it was ask": {func() *Backlog { b := full(); b.Sent(); b.Ask(at(100)); b.Read(at(101), 10, 1, 0); return b }(), 101, 301 * ms, 0},
 	} {
 		err := c.b.Refuse(at(c.now), c.left, slots)
 		switch {
@@ -76,9 +76,40 @@ func TestBacklog(t *testing.T) {
 	if asked > 10 {
 		t.Errorf("asked %d times in a second", asked)
 	}
-	b.Read(at(1000), 0, 1)
+	b.Read(at(1000), 0, 1, 1)
 	if b.Ask(at(2000)) {
 		t.Error("it asks though nobody waits")
+	}
+}
+
+func TestBacklogStuck(t *testing.T) {
+	at := func(v int) time.Time { return t0.Add(time.Duration(v) * ms) }
+	b := new(Backlog)
+	if !b.Ask(at(0)) || b.Ask(at(500)) {
+		t.Error("it is asked once without a reason")
+	}
+	b.Waited()
+	b.Ask(at(600))
+	if b.Stuck(at(5000)) {
+		t.Error("stuck, where nothing was ever answered")
+	}
+	b.Read(at(601), 3, 2, 0)
+	if b.Stuck(at(602)) {
+		t.Error("stuck, where two are being served")
+	}
+	b.Ask(at(700))
+	b.Read(at(701), 3, 0, 0)
+	if !b.Stuck(at(702)) || b.Stuck(at(1300)) {
+		t.Error("requests wait, nobody has one and nobody asks: that is stuck, while the reading is fresh")
+	}
+	b.Ask(at(1400))
+	b.Ask(at(1500))
+	if b.Stuck(at(1499)) || !b.Stuck(at(1500)) { // the reading is too old by now
+		t.Error("silence is stuck after 100 ms")
+	}
+	b.Read(at(1501), 1, 0, 1)
+	if b.Stuck(at(1501)) {
+		t.Error("stuck, where a slot is free")
 	}
 }
 

@@ -23,6 +23,9 @@ type Params struct {
 	Hedge    time.Duration
 	MayHedge func() bool
 
+	// Stuck reports whether the queue seems to deliver nothing; nil: nobody knows.
+	Stuck func() bool
+
 	// Candidates returns whom to ask now, the best first. It is called during Step and
 	// may return something else each time.
 	Candidates func() []Candidate
@@ -54,6 +57,7 @@ type Machine struct {
 	begun    int      // attempts that may have been begun
 	asked    []string // agents asked in this round
 	watched  bool
+	look     time.Time       // when to ask whether the queue is stuck
 	hedged   bool            // it was time to
 	suspects []Candidate     // watched though they did not say that they hold it
 	admit    bool            // somebody has taken it once: it is not refused as busy any more

@@ -99,6 +99,13 @@ func (m *Machine) timer() {
 			m.next(CauseNoAck)
 		case t.queued && t.agent == "" && !m.watched && m.due(t.sent.Add(SuspectAfter)):
 			m.watch(t.site)
+		case t.queued && t.agent == "" && t.acked && !t.doubted && m.watched && m.due(m.look):
+			m.look = m.now.Add(StuckEvery)
+			if m.p.Stuck != nil && m.p.Stuck() {
+				t.doubted = true
+				m.last = messages.Errorf(messages.CodeUnavailable, "task %s: the queue of site %s has the request and delivers nothing", m.p.Task, t.site)
+				m.next(CauseStuck)
+			}
 		}
 	}
 	if !m.done && !m.rest.IsZero() && m.due(m.rest) {
@@ -114,7 +121,7 @@ func (m *Machine) hedging() bool { return m.p.Hedge > 0 && !m.hedged }
 
 // watch looks, once, after everybody who may have pulled the request without a word.
 func (m *Machine) watch(site string) {
-	m.watched = true
+	m.watched, m.look = true, m.now.Add(AckWait-SuspectAfter)
 	for _, c := range m.p.Candidates() {
 		if c.Site == site && !m.holds(c.Agent) {
 			m.suspects = append(m.suspects, c)
@@ -150,6 +157,8 @@ func (m *Machine) schedule() {
 			}
 			if !m.watched {
 				sooner(t.sent.Add(SuspectAfter))
+			} else if t.acked && !t.doubted && m.p.Stuck != nil {
+				sooner(m.look)
 			}
 		}
 	}

@@ -115,6 +115,15 @@ func TestMachine(t *testing.T) {
 			{20, Event{Kind: Timer}, "+a#0, +b#0, +c#0, @40"},
 			{40, Event{Kind: Timer}, "@1000"},
 		}},
+		"queue, it delivers nothing": {with(queued, func(p *Params) { n := 0; p.Stuck = func() bool { n++; return n > 1 } }), []turn{
+			{0, Event{Kind: Start}, "queue#1, @20"},
+			{1, Event{Kind: Published}, ""},
+			{20, Event{Kind: Timer}, "+a#0, +b#0, +c#0, @250"},
+			{250, Event{Kind: Timer}, "@350"},
+			{350, Event{Kind: Timer}, "send a#2 stuck, +a#2, @1000"},
+			{351, Event{Kind: Result, Agent: "a", Attempt: 2, Err: busy}, "-a, +a#0, send b#2 refused, +b#2"},
+			{360, Event{Kind: Result, Agent: "b", Attempt: 2}, "answer b#2"},
+		}},
 		"queue, plain": {queued, []turn{
 			{0, Event{Kind: Start}, "queue#1, @20"},
 			{1, Event{Kind: Published}, ""},

@@ -170,7 +170,7 @@ func (s *stage) client(ctx context.Context) (_ ours, stop func(), err error) {
 	if err != nil {
 		return ours{}, nil, err
 	}
-	c := router.NewClient(nc, router.Config{Fleet: benchFleet, Origin: benchOwner})
+	c := router.NewClient(nc, router.Config{Fleet: benchFleet, Origin: benchOwner, Logger: quiet(s)})
 	run, cancel := context.WithCancel(ctx)
 	var ended sync.WaitGroup
 	ended.Go(func() { _ = c.Run(run) }) // it ends with its context; what fails before is seen by Ready
