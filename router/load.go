@@ -190,8 +190,11 @@ func (c *Client) backlog(token string, m *nats.Msg) error {
 		return nil
 	}
 	var info struct {
-		Pending uint64              `json:"num_pending"`
-		Taken   int                 `json:"num_ack_pending"`
+		Pending uint64 `json:"num_pending"`
+		Taken   int    `json:"num_ack_pending"`
+		Did     struct {
+			Count uint64 `json:"consumer_seq"`
+		} `json:"delivered"`
 		Waiting int                 `json:"num_waiting"`
 		Error   *jetstream.APIError `json:"error"`
 	}
@@ -200,7 +203,7 @@ func (c *Client) backlog(token string, m *nats.Msg) error {
 	}
 	if info.Error == nil {
 		c.tasks.queue(site, task, func(b *route.Backlog) {
-			b.Read(time.Now(), int(min(info.Pending, math.MaxInt32)), max(0, info.Taken), max(0, info.Waiting))
+			b.Read(time.Now(), int(min(info.Pending, math.MaxInt32)), max(0, info.Taken), max(0, info.Waiting), info.Did.Count)
 		})
 	}
 	return nil

@@ -16,6 +16,8 @@ const (
 	BacklogEvery = 100 * time.Millisecond
 	backlogFresh = 500 * time.Millisecond
 	serviceFresh = 10 * time.Second
+	stuckAfter   = 2 * BacklogEvery // and stuckTimes the service time
+	stuckTimes   = 3
 )
 
 // Backlog is what a client knows of the queue of a task in a site: the state of its
@@ -28,7 +30,9 @@ type Backlog struct {
 	read    time.Time // when it came
 	silent  time.Time // since when it is asked for in vain
 	pending int       // requests that nobody had taken then
-	taken   int       // requests that somebody had then
+	taken   int       // requests that somebody had then, as far as the queue knows
+	count   uint64    // deliveries until then
+	moved   time.Time // when that had grown
 	free    int       // slots that waited for a request then
 	sent    int       // own requests since the state was asked for that was read last
 	since   int       // own requests since the state was last asked for
@@ -54,7 +58,10 @@ func (b *Backlog) Ask(now time.Time) bool {
 }
 
 // Stuck reports whether the queue seems to deliver nothing: its consumer, which used to
-// answer, does not; or requests wait, nobody has one, and nobody asks for one.
+// answer, does not; or requests wait and nobody asks for one, while nobody has one, or for
+// longer than any should take: the queue also counts those whose executor has answered
+// and whose acknowledgement died with a server. Where it is wrong, because all slots are
+// taken for long, an agent answers busy, and that is all.
 func (b *Backlog) Stuck(now time.Time) bool {
 	if b.read.IsZero() {
 		return false // it may be that we may not ask
@@ -62,12 +69,18 @@ func (b *Backlog) Stuck(now time.Time) bool {
 	if !b.silent.IsZero() && now.Sub(b.silent) >= BacklogEvery {
 		return true
 	}
-	return now.Sub(b.read) <= backlogFresh && b.pending > 0 && b.taken == 0 && b.free == 0
+	if now.Sub(b.read) > backlogFresh || b.pending == 0 || b.free > 0 {
+		return false
+	}
+	return b.taken == 0 || now.Sub(b.moved) >= max(stuckAfter, stuckTimes*time.Duration(b.service))
 }
 
-// Read takes in the state: requests that nobody has taken, those that somebody has, and
-// pulls that wait.
-func (b *Backlog) Read(now time.Time, pending, taken, free int) {
+// Read takes in the state: requests that nobody has taken, those that somebody has, pulls
+// that wait, and how many deliveries there were.
+func (b *Backlog) Read(now time.Time, pending, taken, free int, count uint64) {
+	if b.moved.IsZero() || count != b.count {
+		b.count, b.moved = count, now
+	}
 	b.read, b.silent = now, time.Time{}
 	b.pending, b.taken, b.free, b.sent = pending, taken, free, b.since
 	if pending == 0 && free > 0 {

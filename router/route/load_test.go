@@ -34,7 +34,7 @@ func TestBacklog(t *testing.T) {
 		if !b.Ask(at(0)) {
 			t.Fatal("a request waited and the state is not asked for")
 		}
-		b.Read(at(1), 10, 1, 0)
+		b.Read(at(1), 10, 1, 0, 7)
 		return b
 	}
 	for name, c := range map[string]struct {
@@ -49,11 +49,11 @@ func TestBacklog(t *testing.T) {
 		"the reading is old":     {full(), 502, 10 * ms, 0},
 		"own requests count":     {func() *Backlog { b := full(); b.Sent(); b.Sent(); return b }(), 1, 301 * ms, 49 * ms},
 		"nobody waited":          {new(Backlog), 1, ms, 0},
-		"slots are free":         {func() *Backlog { b := full(); b.Ask(at(100)); b.Read(at(101), 0, 1, 2); return b }(), 101, ms, 0},
-		"no service time":        {func() *Backlog { b := new(Backlog); b.Waited(); b.Ask(at(0)); b.Read(at(1), 99, 1, 0); return b }(), 1, ms, 0},
-		"an old service time":    {func() *Backlog { b := full(); b.Read(at(10_001), 99, 1, 0); return b }(), 10_001, ms, 0},
-		"only its own service":   {func() *Backlog { b := full(); b.Read(at(2), 0, 1, 0); return b }(), 2, ms, 0},
-		"sent before it was ask": {func() *Backlog { b := full(); b.Sent(); b.Ask(at(100)); b.Read(at(101), 10, 1, 0); return b }(), 101, 301 * ms, 0},
+		"slots are free":         {func() *Backlog { b := full(); b.Ask(at(100)); b.Read(at(101), 0, 1, 2, 7); return b }(), 101, ms, 0},
+		"no service time":        {func() *Backlog { b := new(Backlog); b.Waited(); b.Ask(at(0)); b.Read(at(1), 99, 1, 0, 7); return b }(), 1, ms, 0},
+		"an old service time":    {func() *Backlog { b := full(); b.Read(at(10_001), 99, 1, 0, 7); return b }(), 10_001, ms, 0},
+		"only its own service":   {func() *Backlog { b := full(); b.Read(at(2), 0, 1, 0, 7); return b }(), 2, ms, 0},
+		"sent before it was ask": {func() *Backlog { b := full(); b.Sent(); b.Ask(at(100)); b.Read(at(101), 10, 1, 0, 7); return b }(), 101, 301 * ms, 0},
 	} {
 		err := c.b.Refuse(at(c.now), c.left, slots)
 		switch {
@@ -76,7 +76,7 @@ func TestBacklog(t *testing.T) {
 	if asked > 10 {
 		t.Errorf("asked %d times in a second", asked)
 	}
-	b.Read(at(1000), 0, 1, 1)
+	b.Read(at(1000), 0, 1, 1, 7)
 	if b.Ask(at(2000)) {
 		t.Error("it asks though nobody waits")
 	}
@@ -93,21 +93,30 @@ func TestBacklogStuck(t *testing.T) {
 	if b.Stuck(at(5000)) {
 		t.Error("stuck, where nothing was ever answered")
 	}
-	b.Read(at(601), 3, 2, 0)
+	b.Read(at(601), 3, 2, 0, 7)
 	if b.Stuck(at(602)) {
 		t.Error("stuck, where two are being served")
 	}
 	b.Ask(at(700))
-	b.Read(at(701), 3, 0, 0)
+	b.Read(at(701), 3, 0, 0, 7)
 	if !b.Stuck(at(702)) || b.Stuck(at(1300)) {
 		t.Error("requests wait, nobody has one and nobody asks: that is stuck, while the reading is fresh")
+	}
+	b.Read(at(710), 3, 2, 0, 8)
+	b.Read(at(900), 3, 2, 0, 8)
+	if b.Stuck(at(909)) || !b.Stuck(at(910)) {
+		t.Error("nothing was delivered for 200 ms")
+	}
+	b.Served(at(900), 100*ms)
+	if b.Stuck(at(1009)) || !b.Stuck(at(1010)) {
+		t.Error("nor for three times as long as one takes")
 	}
 	b.Ask(at(1400))
 	b.Ask(at(1500))
 	if b.Stuck(at(1499)) || !b.Stuck(at(1500)) { // the reading is too old by now
 		t.Error("silence is stuck after 100 ms")
 	}
-	b.Read(at(1501), 1, 0, 1)
+	b.Read(at(1501), 1, 0, 1, 7)
 	if b.Stuck(at(1501)) {
 		t.Error("stuck, where a slot is free")
 	}
