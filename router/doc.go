@@ -53,8 +53,8 @@
 // that it hangs. A request that the queue has confirmed and nobody has accepted after
 // 20 ms may sit in the pull of a dead or frozen agent, so all replicas of its site are
 // watched from then on. One that nobody has accepted after a quarter of a second goes straight
-// where the queue delivers nothing: its consumer does not answer, or requests wait
-// while nobody has one and nobody pulls. All this works on the server's default settings.
+// where the queue delivers nothing: its consumer does not answer, nobody has a request
+// and nobody pulls, or none was delivered for long. All this works on the server's default settings.
 //
 // # Whom it asks
 //

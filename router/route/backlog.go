@@ -57,11 +57,12 @@ func (b *Backlog) Ask(now time.Time) bool {
 	return true
 }
 
-// Stuck reports whether the queue seems to deliver nothing: its consumer, which used to
-// answer, does not; or requests wait and nobody asks for one, while nobody has one, or for
-// longer than any should take: the queue also counts those whose executor has answered
-// and whose acknowledgement died with a server. Where it is wrong, because all slots are
-// taken for long, an agent answers busy, and that is all.
+// Stuck reports whether the queue, in which a request waits, seems to deliver nothing:
+// its consumer, which used to answer, does not; or nobody asks for a request and nobody
+// has one; or nothing was delivered for longer than one should take: the queue also
+// counts as taken what it sent to somebody who was not there, and what was answered while
+// the acknowledgement died with a server. Where it is wrong, because all slots are taken
+// for long, an agent answers busy, and that is all.
 func (b *Backlog) Stuck(now time.Time) bool {
 	if b.read.IsZero() {
 		return false // it may be that we may not ask
@@ -69,10 +70,10 @@ func (b *Backlog) Stuck(now time.Time) bool {
 	if !b.silent.IsZero() && now.Sub(b.silent) >= BacklogEvery {
 		return true
 	}
-	if now.Sub(b.read) > backlogFresh || b.pending == 0 || b.free > 0 {
+	if now.Sub(b.read) > backlogFresh {
 		return false
 	}
-	return b.taken == 0 || now.Sub(b.moved) >= max(stuckAfter, stuckTimes*time.Duration(b.service))
+	return b.taken == 0 && b.free == 0 || now.Sub(b.moved) >= max(stuckAfter, stuckTimes*time.Duration(b.service))
 }
 
 // Read takes in the state: requests that nobody has taken, those that somebody has, pulls
