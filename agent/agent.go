@@ -61,6 +61,9 @@ type Agent struct {
 	safety   *safety // nil where the agent is no robot
 	outbox   outbox
 	queued   queued
+	accepts  acceptor
+	crew     *crew                       // runs direct requests
+	subjects map[string]messages.Subject // of direct requests, taken apart; serveDirect's
 
 	beat        chan struct{} // a heartbeat is wanted now
 	silence     func()        // ends the heartbeats and returns when none can follow
@@ -95,10 +98,13 @@ func New(nc *nats.Conn, cfg Config, handlers ...Handler) *Agent {
 		back:      make(chan struct{}, 1),
 		fatal:     make(chan error, 1),
 		abandoned: make(chan struct{}),
+		subjects:  make(map[string]messages.Subject),
+		accepts:   acceptor{wake: make(chan struct{}, 1)},
 	}
 	if a.beatConn == nil {
 		a.beatConn = nc
 	}
+	a.crew = newCrew(&a.lives)
 	a.byTask.Store(&map[string][]*replica{})
 	if cfg.Environment.Tier == messages.Robot {
 		a.safety = newSafety(a)
@@ -184,7 +190,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		func(ctx context.Context) { a.pings(ctx, pongs) },
 		func(ctx context.Context) { a.serveDirect(ctx, direct, pongs) },
 		func(ctx context.Context) { a.serveControl(ctx, control) },
-		a.reconfirm, a.recall, a.keep, a.deliver, a.takeQueued,
+		a.reconfirm, a.recall, a.keep, a.accept, a.deliver, a.takeQueued,
 	} {
 		wg.Go(func() { loop(loops) })
 	}
@@ -193,6 +199,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	unsubscribe(subs)
 	stop()
 	wg.Wait()
+	a.crew.close()
 	return err
 }
 

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
@@ -50,26 +51,39 @@ func (a *Agent) serveDirect(ctx context.Context, msgs <-chan *nats.Msg, pongs <-
 // serveOne begins a direct request, or refuses it.
 func (a *Agent) serveOne(m *nats.Msg, pinged time.Time) {
 	late := lateness(pinged, time.Now())
-	req, err := parseDirect(m)
+	req, err := a.parseDirect(m)
 	if err != nil {
 		a.garbage.Note(a.cfg.Logger, "do", err)
 		a.refuseMalformed(m, err)
 		return
 	}
-	e, fault := a.admit(req, m.Data, late)
+	e, fault := a.admit(req, m, late)
+	switch {
+	case e != nil && req.Class == messages.Inference:
+		a.accepts.begun()
+	case e != nil:
+		a.acceptNow(e)
+	default:
+		a.answerNow(m.Reply, req, fault)
+		return
+	}
+	a.crew.run(e)
+}
+
+// answerNow answers a request that is not begun: with what is wrong, or that it runs
+// already.
+func (a *Agent) answerNow(to string, req messages.Request, fault *messages.Error) {
+	if to == "" {
+		return
+	}
 	kind := messages.ReplyAccepted
 	if fault != nil {
 		kind = messages.ReplyResult
 	}
 	reply := a.reply(req, kind)
 	reply.Err = fault
-	if m.Reply != "" {
-		if err := a.nc.PublishMsg(&nats.Msg{Subject: m.Reply, Header: nats.Header(reply.Header())}); err != nil {
-			a.cfg.Logger.Debug("reply not sent", "kind", kind, "request", req.ID, "error", err)
-		}
-	}
-	if e != nil {
-		a.lives.begin(e.runDirect)
+	if err := a.nc.PublishMsg(&nats.Msg{Subject: to, Header: nats.Header(reply.Header())}); err != nil {
+		a.cfg.Logger.Debug("reply not sent", "kind", kind, "request", req.ID, "error", err)
 	}
 }
 
@@ -84,12 +98,22 @@ func (a *Agent) refuseMalformed(m *nats.Msg, err error) {
 	_ = a.nc.PublishMsg(&nats.Msg{Subject: m.Reply, Header: nats.Header(reply.Header())}) // a courtesy: it is counted either way
 }
 
-// parseDirect reads a direct request. Headers that contradict the subject are
+// maxSubjects bounds the cache of subjects taken apart: origins times tasks.
+const maxSubjects = 4096
+
+// parseDirect reads a direct request; serveDirect alone calls it. Headers that contradict the subject are
 // malformed: permissions guard the subject alone.
-func parseDirect(m *nats.Msg) (messages.Request, error) {
-	s, err := messages.ParseSubject(m.Subject)
-	if err != nil {
-		return messages.Request{}, err
+func (a *Agent) parseDirect(m *nats.Msg) (messages.Request, error) {
+	s, ok := a.subjects[m.Subject]
+	if !ok {
+		var err error
+		if s, err = messages.ParseSubject(m.Subject); err != nil {
+			return messages.Request{}, err
+		}
+		if len(a.subjects) >= maxSubjects {
+			clear(a.subjects)
+		}
+		a.subjects[strings.Clone(m.Subject)] = s
 	}
 	req, err := messages.ParseRequest(messages.Header(m.Header))
 	if err != nil {
@@ -105,7 +129,7 @@ func parseDirect(m *nats.Msg) (messages.Request, error) {
 // error and without an execution it runs already. late is what it may have spent on the
 // way, unseen; it counts for actions alone, where an old command is dangerous and an
 // old observation only useless.
-func (a *Agent) admit(req messages.Request, body []byte, late time.Duration) (*execution, *messages.Error) {
+func (a *Agent) admit(req messages.Request, m *nats.Msg, late time.Duration) (*execution, *messages.Error) {
 	if a.closed.Load() {
 		return nil, messages.Errorf(messages.CodeDraining, "agent %q finishes its work and takes no more", a.id)
 	}
@@ -149,7 +173,8 @@ func (a *Agent) admit(req messages.Request, body []byte, late time.Duration) (*e
 		r.release(0)
 		return nil, fault
 	}
-	e := r.begin(req, body, "", left)
+	e := r.begin(req, m.Data, "", left)
+	e.word.subject = m.Reply
 	if !a.flight.add(e) { // a delivery out of the queue was quicker
 		e.cancel()
 		r.release(0)
@@ -233,6 +258,7 @@ func (e *execution) runDirect() {
 		r.a.journal(e.req, state, fault, took)
 	}
 	r.release(took)
+	r.a.ended(e, fault)
 	r.a.answer(e.req, resp, fault, took, deadlineOf(e), e.parts.end())
 	r.a.flight.remove(e)
 }

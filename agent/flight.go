@@ -19,6 +19,8 @@ type execution struct {
 	replica  *replica
 	body     []byte
 	ack      string // reply subject of the delivery; "" for a direct request
+	begun    time.Time
+	word     word
 	ctx      context.Context
 	cancel   context.CancelFunc
 	gaveUp   atomic.Bool            // the caller cancelled it
@@ -31,7 +33,7 @@ type execution struct {
 
 // begin makes the execution of a request whose time left is left.
 func (r *replica) begin(req messages.Request, body []byte, ack string, left time.Duration) *execution {
-	e := &execution{req: req, replica: r, body: body, ack: ack}
+	e := &execution{req: req, replica: r, body: body, ack: ack, begun: time.Now()}
 	if left == messages.NoDeadline {
 		e.ctx, e.cancel = context.WithCancel(r.a.work)
 	} else {

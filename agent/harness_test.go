@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -260,6 +261,7 @@ type caller struct {
 	*rig
 	origin, inbox string
 	replies       chan answer
+	firsts        sync.Map // by request id: chan messages.Reply of do, which takes nothing out of replies
 }
 
 type answer struct {
@@ -276,7 +278,16 @@ func (g *rig) caller(origin string) *caller {
 			g.t.Error(err)
 			return
 		}
+		if s, err := messages.ParseSubject(m.Subject); err == nil && r.Agent == "" {
+			r.Agent = s.Agent // which is what the server vouches for
+		}
 		c.replies <- answer{r, m.Data, m.Subject}
+		if do, ok := c.firsts.Load(r.ID); ok && r.Kind == messages.ReplyResult {
+			select {
+			case do.(chan messages.Reply) <- r:
+			default:
+			}
+		}
 	})
 	return c
 }
@@ -302,20 +313,37 @@ func (c *caller) queue(req messages.Request, body string) {
 	}
 }
 
-// do sends a request straight to an agent and returns what the agent answered at once.
+// do sends a request straight to an agent and returns the first word on it: on the reply
+// subject, or the result, which is there for result to find.
 func (c *caller) do(agent string, req messages.Request, body string) messages.Reply {
 	c.t.Helper()
 	s := c.bus.Subject(messages.KindDo, site)
 	s.Agent, s.Origin, s.Task = agent, req.Origin, req.Task
-	m, err := c.nc.RequestMsgWithContext(c.ctx(), &nats.Msg{Subject: s.String(), Header: nats.Header(req.Header()), Data: []byte(body)})
+	word, result := make(chan *nats.Msg, 1), make(chan messages.Reply, 1)
+	c.firsts.Store(req.ID, result)
+	defer c.firsts.Delete(req.ID)
+	inbox := c.nc.NewInbox()
+	sub, err := c.nc.ChanSubscribe(inbox, word)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	r, err := messages.ParseReply(messages.Header(m.Header))
-	if err != nil {
+	defer func() { _ = sub.Unsubscribe() }()
+	if err := c.nc.PublishMsg(&nats.Msg{Subject: s.String(), Reply: inbox, Header: nats.Header(req.Header()), Data: []byte(body)}); err != nil {
 		c.t.Fatal(err)
 	}
-	return r
+	select {
+	case m := <-word:
+		r, err := messages.ParseReply(messages.Header(m.Header))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		return r
+	case r := <-result:
+		return r
+	case <-time.After(patience):
+		c.t.Fatalf("no word on request %s", req.ID)
+		return messages.Reply{}
+	}
 }
 
 // next returns the next reply of a kind; others are dropped.

@@ -165,6 +165,7 @@ func (a *Agent) beginQueued(ctx context.Context, m jetstream.Msg, req messages.R
 		return a.refuseQueued(ctx, m, req, seq, fault)
 	}
 	e := r.begin(req, m.Data(), "", time.Until(until))
+	e.word.said.Store(true) // it is said below, when the journal has it
 	if !a.flight.add(e) {
 		e.cancel()
 		drop()

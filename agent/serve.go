@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/fleetbus/fleetbus/agent/backend"
@@ -67,13 +68,17 @@ func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
 	}
 	e := r.begin(req, m.Data, m.Reply, left)
 	defer e.cancel()
+	if req.Inbox != "" {
+		e.word.subject = r.a.replySubject(req)
+	}
 	if !r.a.flight.add(e) {
 		return nil // it runs here already; its end acknowledges this delivery too
 	}
 	defer r.a.flight.remove(e)
-	r.a.sendReply(req, messages.ReplyAccepted)
+	r.a.accepts.begun()
 	resp, fault, took := r.execute(e)
 	s.free(took)
+	r.a.ended(e, fault)
 	if !r.a.answer(req, resp, fault, took, deadlineOf(e), e.parts.end()) {
 		return nil
 	}
@@ -240,31 +245,28 @@ func (a *Agent) reply(req messages.Request, kind messages.ReplyKind) messages.Re
 	return messages.Reply{Kind: kind, ID: req.ID, Attempt: req.Attempt, Agent: a.id, Inc: a.incarnation()}
 }
 
-// sendReply sends a reply without a body to the caller's inbox. That it may be lost is
-// fine: the caller has its own clock.
-func (a *Agent) sendReply(req messages.Request, kind messages.ReplyKind) {
-	if req.Inbox == "" {
-		return
-	}
-	header := nats.Header(a.reply(req, kind).Header())
-	if err := a.nc.PublishMsg(&nats.Msg{Subject: a.replySubject(req), Header: header}); err != nil {
-		a.cfg.Logger.Debug("reply not sent", "kind", kind, "request", req.ID, "error", err)
-	}
-}
-
 // answer hands the result of a request, or its error, over to the connection and
-// reports whether that was possible; parts is how many partial results came before it. Where the connection is down it waits for it until
-// the caller has given up, at most resultWait.
+// reports whether that was possible; parts is how many partial results came before it.
+// Where the connection is down it waits for it until the caller has given up, at most
+// resultWait.
 func (a *Agent) answer(req messages.Request, resp backend.Response, fault *messages.Error, took time.Duration, until time.Time, parts int) bool {
 	if req.Inbox == "" {
 		return true
 	}
 	reply := a.reply(req, messages.ReplyResult)
+	if req.Class == messages.Inference {
+		// The subject says who it is, and which life does not matter; every header costs
+		// both sides, and the server, a little.
+		reply.Agent, reply.Inc = "", messages.Incarnation{}
+	}
 	reply.Service, reply.Err, reply.ContentType, reply.Part = took, fault, resp.ContentType, parts
 	if reply.ContentType == "" || len(reply.ContentType) > maxContentType {
 		reply.ContentType = req.ContentType
 	}
-	m := &nats.Msg{Subject: a.replySubject(req), Header: nats.Header(reply.Header())}
+	env := envelopes.Get().(*envelope)
+	defer env.free()
+	m := &env.msg
+	m.Subject, m.Header = a.replySubject(req), nats.Header(env.headers.Reply(&reply))
 	if fault == nil {
 		m.Data = resp.Body
 	}
@@ -290,6 +292,20 @@ func (a *Agent) answer(req messages.Request, resp backend.Response, fault *messa
 		}
 		sleepUntilGone(wait, again, a.abandoned)
 	}
+}
+
+// envelope is a message that is made in memory used before: publishing copies it.
+type envelope struct {
+	headers messages.Headers
+	msg     nats.Msg
+}
+
+var envelopes = sync.Pool{New: func() any { return new(envelope) }}
+
+// free gives the memory back; nothing of it may be used afterwards.
+func (e *envelope) free() {
+	e.msg = nats.Msg{}
+	envelopes.Put(e)
 }
 
 // gone reports whether the agent has left without what still runs.

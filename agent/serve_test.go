@@ -16,7 +16,8 @@ import (
 func TestServesOutOfTheQueue(t *testing.T) {
 	t.Parallel()
 	g := newRig(t)
-	g.run("edge", nil, echo("detect"))
+	at := newGate()
+	g.run("edge", nil, at.handler("detect"))
 	inc := g.alive("edge")
 	g.place("edge", inference("detect"))
 	c := g.caller("robot")
@@ -27,9 +28,10 @@ func TestServesOutOfTheQueue(t *testing.T) {
 	if a := c.next(messages.ReplyAccepted); a.ID != req.ID || a.Agent != "edge" || a.Inc != inc {
 		t.Errorf("accepted: %+v", a)
 	}
+	at.open <- "frame"
 	a := c.result()
 	a.want(t, "", "frame")
-	if a.ContentType != "text/plain" || a.Attempt != 1 || a.Inc != inc || a.from != "fb.f.main.res.edge.robot."+c.inbox {
+	if a.ContentType != "text/plain" || a.Attempt != 1 || a.Agent != "edge" || a.from != "fb.f.main.res.edge.robot."+c.inbox {
 		t.Errorf("result: %+v", a)
 	}
 }
@@ -288,8 +290,8 @@ func TestErrorsOfHandlers(t *testing.T) {
 	} {
 		req := c.request(messages.Inference, "detect")
 		req.Left = s.left
-		if r := c.do("edge", req, s.body); r.Err != nil {
-			t.Fatal(r.Err)
+		if r := c.do("edge", req, s.body); r.Kind == messages.ReplyResult && s.body != "large" {
+			t.Errorf("%s: an error is the first word, which makes it a refusal: %+v", s.body, r)
 		}
 		a := c.result()
 		a.want(t, s.code, "")

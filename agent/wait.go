@@ -71,21 +71,27 @@ type lives struct {
 
 // begin runs f on a goroutine that counts until f returns.
 func (l *lives) begin(f func()) {
-	l.mu.Lock()
-	l.n++
-	l.mu.Unlock()
+	l.enter()
 	go func() {
-		// Deferred: a handler may end its goroutine with runtime.Goexit.
-		defer func() {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			if l.n--; l.n == 0 && l.zero != nil {
-				close(l.zero)
-				l.zero = nil
-			}
-		}()
+		defer l.leave() // deferred: a handler may end its goroutine with runtime.Goexit
 		f()
 	}()
+}
+
+// enter counts a goroutine, until leave.
+func (l *lives) enter() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.n++
+}
+
+func (l *lives) leave() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.n--; l.n == 0 && l.zero != nil {
+		close(l.zero)
+		l.zero = nil
+	}
 }
 
 // none returns a channel that is closed as soon as no goroutine counts.

@@ -36,5 +36,6 @@ func (t Task) Service() Task {
 	t.Demand, t.Cost, t.Replicas, t.Per, t.Priority = Resources{}, 0, 0, "", 0
 	t.Tiers, t.Sites, t.Labels, t.Robot, t.Colocate = nil, nil, nil, "", false
 	t.Limit, t.Deadline, t.Revision, t.Interrupt, t.Prefer, t.MovePrice = 0, 0, 0, "", nil, nil
+	t.Idempotent = false // routers alone read it
 	return t
 }

@@ -19,11 +19,12 @@ func TestInterruptCheck(t *testing.T) {
 	}
 }
 
-// What only the planner reads restarts nothing; what a handler may see does.
+// What only the planner or routers read restarts nothing; what a handler may see does.
 func TestService(t *testing.T) {
 	planner := aTask
 	planner.Demand, planner.Replicas, planner.Priority, planner.Limit, planner.Revision = Resources{Compute: 1}, 9, 1, 1, 10
 	planner.Interrupt, planner.Labels, planner.Tiers = InterruptNever, nil, nil
+	planner.Idempotent = true
 	if !reflect.DeepEqual(planner.Service(), aTask.Service()) {
 		t.Error("a change for the planner is taken for another service")
 	}

@@ -39,13 +39,12 @@ type Reply struct {
 const MaxPart = 1_000_000_000
 
 // Header returns the reply as NATS headers.
-func (r Reply) Header() Header {
-	h := make(Header, 8)
-	set := func(k, v string) {
-		if v != "" {
-			h[k] = []string{v}
-		}
-	}
+func (r Reply) Header() Header { return new(Headers).Reply(&r) }
+
+// Reply makes the headers of a reply, see [Reply.Header].
+func (w *Headers) Reply(r *Reply) Header {
+	w.reset()
+	set := w.set
 	set(HeaderKind, string(r.Kind))
 	set(HeaderID, r.ID)
 	if r.Attempt > 0 {
@@ -76,7 +75,7 @@ func (r Reply) Header() Header {
 			set(HeaderRetryAfter, strconv.FormatInt(r.Err.RetryAfter.Milliseconds(), 10))
 		}
 	}
-	return h
+	return w.h
 }
 
 // ParseReply reads a reply from NATS headers.

@@ -82,19 +82,20 @@ type Request struct {
 
 // Header returns the request as NATS headers. Left is rounded down to whole
 // milliseconds: time is never invented.
-func (r Request) Header() Header {
-	h := make(Header, 12)
-	set := func(k, v string) {
-		if v != "" {
-			h[k] = []string{v}
-		}
-	}
+func (r Request) Header() Header { return new(Headers).Request(&r) }
+
+// Request makes the headers of a request, see [Request.Header].
+func (w *Headers) Request(r *Request) Header {
+	w.reset()
+	set := w.set
 	set(HeaderID, r.ID)
 	set(HeaderClass, string(r.Class))
 	set(HeaderTask, r.Task)
 	set(HeaderOrigin, r.Origin)
 	set(HeaderInbox, r.Inbox)
-	set(HeaderAttempt, strconv.Itoa(r.Attempt))
+	if r.Attempt != 1 { // which is what its absence means
+		set(HeaderAttempt, strconv.Itoa(r.Attempt))
+	}
 	if r.Left != NoDeadline {
 		set(HeaderLeft, strconv.FormatInt(max(0, r.Left.Milliseconds()), 10))
 	}
@@ -111,7 +112,39 @@ func (r Request) Header() Header {
 	}
 	set(HeaderType, r.ContentType)
 	set(HeaderTrace, r.Traceparent)
-	return h
+	return w.h
+}
+
+// Headers makes headers in memory that it uses again: what it returns is good until the
+// next call. Every request and every reply has some, so this counts. The zero value is
+// ready to use, by one goroutine at a time.
+type Headers struct {
+	h      Header
+	values []string
+}
+
+// usualHeaders is how many headers most messages have at most; a map of Go grows beyond
+// that number.
+const usualHeaders = 8
+
+func (w *Headers) reset() {
+	if w.h == nil {
+		w.h, w.values = make(Header, usualHeaders), make([]string, 0, usualHeaders)
+		return
+	}
+	clear(w.h)
+	clear(w.values)
+	w.values = w.values[:0]
+}
+
+// set sets a header; an empty one is left out.
+func (w *Headers) set(k, v string) {
+	if v == "" {
+		return
+	}
+	w.values = append(w.values, v)
+	n := len(w.values)
+	w.h[k] = w.values[n-1 : n : n]
 }
 
 // Check returns the first thing wrong with r.

@@ -34,7 +34,7 @@ func TestRequestHeaders(t *testing.T) {
 	if got, err := ParseRequest(job.Header()); err != nil || got != job {
 		t.Errorf("parsed %+v, %v", got, err)
 	}
-	if len(job.Header()) != 5 {
+	if len(job.Header()) != 4 {
 		t.Errorf("what is absent has no header: %v", job.Header())
 	}
 }

@@ -71,6 +71,7 @@ func samples() []sample {
 		{"heartbeat-2", &Heartbeat{V: 1, Agent: "r1", Inc: aFence, Seq: 78, State: AgentReady, Capacity: aResource, Stopped: "stopped by an operator: somebody is in the cell"}, newOf[Heartbeat]()},
 		{"task-entry-3", &TaskEntry{V: 1, Task: Task{Name: "hold", Class: Action, Per: PerRobot, OnLinkLoss: "retract"}}, newOf[TaskEntry]()},
 		{"task-entry-4", &TaskEntry{V: 1, Task: Task{Name: "see", Class: Inference, Concurrency: 2, MaxBatch: 8, MaxWait: 2.5}}, newOf[TaskEntry]()},
+		{"task-entry-idempotent", &TaskEntry{V: 1, Task: Task{Name: "see", Class: Inference, Idempotent: true}}, newOf[TaskEntry]()},
 		{"stop-order", &StopOrder{V: 1, Agent: "r1", Stop: true, Fence: aFence, Reason: "somebody is in the cell", By: "lab", ID: "x1"}, newOf[StopOrder]()},
 		{"stop-ack", &StopAck{V: 1, Agent: "r1", Inc: aFence, Fence: aFence, Stopped: "stopped by an operator", Canceled: 2, Saved: true, Error: "its data connection does not answer", Link: true}, newOf[StopAck]()},
 		{"latch", &Latch{

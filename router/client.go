@@ -38,6 +38,8 @@ type Client struct {
 	streams streamHealth
 	loads   loads
 	reports reports
+	tasks   tasks
+	outbox  outbox
 
 	begun   atomic.Bool
 	running chan struct{} // closed when subscriptions stand
@@ -46,6 +48,7 @@ type Client struct {
 	mu      sync.Mutex
 	closing bool
 	flights map[string]*flight // by request id
+	free    []*flight          // landed
 	landed  sync.WaitGroup     // the flights; Add only under mu and before closing
 	newest  route.Newest[newestKey, *ticket]
 	lastSeq uint64
@@ -76,6 +79,8 @@ func newClient(nc *nats.Conn, cfg Config, service bool) *Client {
 	c.streams.init()
 	c.loads.init()
 	c.reports.init()
+	c.tasks.init()
+	c.outbox.nc = nc
 	return c
 }
 
@@ -96,6 +101,7 @@ func (c *Client) Run(ctx context.Context) (err error) {
 	defer func() {
 		c.halt()
 		c.landed.Wait()
+		c.outbox.late.Wait()
 		cancel()
 		subs.close()
 		loops.Wait()
@@ -144,6 +150,7 @@ func (c *Client) halt() {
 	if !c.closing {
 		c.closing = true
 		close(c.stopped)
+		c.ground()
 	}
 }
 

@@ -32,6 +32,11 @@
 //	it                                        busy, early                   certainly did not run;
 //	                                                                        with Queue it waits for
 //	                                                                        the robot in the journal
+//	too many wait  it waits in the queue      another site, or busy, at     busy
+//	before it                                 once, with RetryAfter
+//	it is late     –                          where the task is idempotent  –
+//	                                          a second replica is asked
+//	                                          too, 5 % of all at most
 //	the stream is  Submit tries again, then   straight to an agent, after   unavailable: nothing was
 //	away           says unavailable           0.25 s at the latest          sent
 //	ctx ends       the job goes on            canceled, and its holder is   the same, but
@@ -47,7 +52,19 @@
 // is closed; ten silent rounds in a row, while our own way to the server is fast, mean
 // that it hangs. A request that the queue has confirmed and nobody has accepted after
 // 20 ms may sit in the pull of a dead or frozen agent, so all replicas of its site are
-// watched from then on. All this works on the server's default settings.
+// watched from then on. One that nobody has accepted after a quarter of a second goes straight
+// where the queue delivers nothing: its consumer does not answer, nobody has a request
+// and nobody pulls, or none was delivered for long. All this works on the server's default settings.
+//
+// # Whom it asks
+//
+// A queue is late binding: whoever has a free slot takes the request. A client looks
+// only at whether it would come in time: once a request has waited for 20 ms, the state
+// of that queue is read, at most ten times a second, and own requests since are added.
+// Straight requests go to one of two of the nearest replicas that are taken at random: the
+// one that is likely done sooner, by own requests there and the service time that its
+// replies carry. Who was silent or away a moment ago, or failed three times in a row, or
+// would be too late, is asked after the others.
 //
 // # How it is built
 //

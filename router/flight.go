@@ -31,9 +31,25 @@ type stepper interface {
 }
 
 // flight is one request under way. Its machine is stepped by the goroutine of the
-// caller, and by no other; whoever has news for it posts them.
+// caller, and by no other; whoever has news for it posts them. When it has landed it is
+// used again: two kilobytes for each request would be most of what a client allocates.
 type flight struct {
-	c       *Client
+	c     *Client
+	timer *time.Timer
+	wake  chan struct{}
+	trip
+
+	unsent atomic.Bool // a message of it is in the outbox
+
+	mu   sync.Mutex
+	id   string // whose news are taken; "" once it has landed
+	box  []arrival
+	next []arrival // the box before, to be used again
+	room [usualNews + 1]arrival
+}
+
+// trip is what a flight has for one request.
+type trip struct {
 	req     messages.Request // as it is sent, but for Attempt and Left
 	body    []byte
 	site    string // whose queue or journal it goes into first
@@ -41,50 +57,90 @@ type flight struct {
 	start   time.Time
 	until   time.Time // the deadline
 	machine stepper
-	timer   *time.Timer
-	held    []string // agents at which it takes a slot
-	watched []string // agents that are probed for it
+	infer   route.Machine // of an inference; here, so that it costs no allocation of its own
+	held    []string      // agents at which it takes a slot
+	watched []string      // agents that are probed for it
+	queued  bool          // it went into a queue first
+	hedges  bool          // its latency counts for hedging
 	answer  *Answer
 	err     *messages.Error
 
-	queuedSeq atomic.Uint64 // of an action that waits: its sequence in the journal
+	queuedSeq uint64 // of an action that waits: its sequence in the journal
 
+	alarm     time.Time     // when the timer is due; zero: it is not set
 	lags      bool          // its timer waits until our own connection has caught up
 	onPartial func(Partial) // nil: nobody wants them
 	voice     int           // the attempt whose parts are passed on
 	speaker   string        // whose that is
-
-	wake chan struct{}
-	mu   sync.Mutex
-	box  []arrival
-	next []arrival // the box before, to be used again
 }
+
+// usualNews is how much news comes at once, usually: a result, and before it a PubAck.
+const usualNews = 2
+
+// maxFree bounds the flights that wait to be used again: 1 MB.
+const maxFree = 512
 
 // arrival is an event with the reply that brought it, where there is one.
 type arrival struct {
-	ev    route.Event
-	msg   *nats.Msg
-	reply messages.Reply
+	ev          route.Event
+	msg         *nats.Msg
+	contentType string
+	service     time.Duration
+	parts       int             // of a result: how many partial results came before it
+	part        *messages.Reply // a partial result or a report of progress: no event of the machine's
+	seq         uint64          // of Published: where an action that waits is in the journal
 }
 
 // maxBox bounds the news that wait for one request. A request has a handful; more is a
 // neighbour that floods us.
 const maxBox = 256
 
+// newFlight makes a flight, of one that has landed if there is one.
 func (c *Client) newFlight(req messages.Request, body []byte, start, until time.Time) *flight {
-	return &flight{c: c, req: req, body: body, start: start, until: until, wake: make(chan struct{}, 1)}
+	c.mu.Lock()
+	var f *flight
+	if n := len(c.free); n > 0 {
+		f = c.free[n-1]
+		c.free = c.free[:n-1]
+	}
+	c.mu.Unlock()
+	if f == nil {
+		f = &flight{c: c, wake: make(chan struct{}, 1)}
+	}
+	f.trip = trip{req: req, body: body, start: start, until: until, held: f.held[:0], watched: f.watched[:0]}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.id = req.ID
+	f.box, f.next = f.room[:0:usualNews], f.room[usualNews:usualNews]
+	return f
 }
 
-// post brings news. It never blocks and may be called by any goroutine.
-func (f *flight) post(a arrival) {
+// post brings news of the request of that id. It never blocks and may be called by any
+// goroutine, also by one that is late.
+func (f *flight) post(id string, a arrival) {
 	f.mu.Lock()
-	if len(f.box) < maxBox {
+	ours := f.id == id
+	if ours && (len(f.box) < maxBox || a.ev.Kind == route.Cancel) {
 		f.box = append(f.box, a)
 	}
 	f.mu.Unlock()
+	if !ours {
+		return
+	}
 	select {
 	case f.wake <- struct{}{}:
 	default:
+	}
+}
+
+// fired posts that the timer has. One that comes when the flight has another request
+// already only makes it look at its clock.
+func (f *flight) fired() {
+	f.mu.Lock()
+	id := f.id
+	f.mu.Unlock()
+	if id != "" {
+		f.post(id, arrival{ev: route.Event{Kind: route.Timer}})
 	}
 }
 
@@ -106,12 +162,22 @@ func (c *Client) launch(f *flight) *messages.Error {
 		return messages.Errorf(messages.CodeConflict, "request id %s is under way already; every request needs an id of its own", f.req.ID)
 	}
 	c.flights[f.req.ID] = f
+	c.outbox.many.Add(1)
 	c.landed.Add(1)
 	return nil
 }
 
+// ground ends the flights, because Run ends; c.mu is held.
+func (c *Client) ground() {
+	for id, f := range c.flights {
+		f.post(id, arrival{ev: route.Event{Kind: route.Cancel, Err: c.ended()}})
+	}
+}
+
 // land is the one place where a flight gives back all that it has taken.
 func (c *Client) land(f *flight) {
+	f.settle()
+	c.outbox.many.Add(-1)
 	for _, agent := range f.watched {
 		c.prober.remove(f, agent)
 	}
@@ -121,16 +187,42 @@ func (c *Client) land(f *flight) {
 	if f.timer != nil {
 		f.timer.Stop()
 	}
+	f.mu.Lock()
+	f.id = ""
+	clear(f.room[:]) // they hold bodies
+	f.box, f.next = nil, nil
+	f.mu.Unlock()
 	c.mu.Lock()
 	delete(c.flights, f.req.ID)
+	f.trip = trip{held: f.held, watched: f.watched} // after that nobody reads it
+	if len(c.free) < maxFree {
+		c.free = append(c.free, f) // from here on it is another's
+	}
 	c.mu.Unlock()
 	c.landed.Done()
 }
 
-func (c *Client) flying(id string) *flight {
+// airborne is what others than its caller's goroutine may know of a flight.
+type airborne struct {
+	f      *flight
+	id     string
+	origin string
+	class  messages.Class
+	site   string
+	parts  bool // somebody wants its parts
+}
+
+func (f airborne) post(a arrival) { f.f.post(f.id, a) }
+
+// flying returns the flight of a request that has not landed.
+func (c *Client) flying(id string) (airborne, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.flights[id]
+	f := c.flights[id]
+	if f == nil {
+		return airborne{}, false
+	}
+	return airborne{f, id, f.req.Origin, f.req.Class, f.site, f.onPartial != nil}, true
 }
 
 // fly runs the request to its end, in the goroutine of its caller.
@@ -140,26 +232,23 @@ func (f *flight) fly(ctx context.Context) (*Answer, *messages.Error) {
 	}
 	defer f.c.land(f)
 	f.step(time.Now(), arrival{ev: route.Event{Kind: route.Start}})
-	// Each is told once: an action that is being withdrawn goes on for a moment.
-	gone, stopped := ctx.Done(), f.c.stopped
+	gone := ctx.Done()
 	for !f.machine.Done() {
-		var fired <-chan time.Time
-		if f.timer != nil {
-			fired = f.timer.C
-		}
-		select {
-		case <-f.wake:
-			for _, a := range f.take() {
-				f.step(time.Now(), a)
+		over := false
+		if gone == nil { // waiting for one thing costs half of waiting for two
+			<-f.wake
+		} else {
+			select {
+			case <-f.wake:
+			case <-gone:
+				over, gone = true, nil // told once: an action that is being withdrawn goes on for a moment
 			}
-		case <-fired:
-			f.step(time.Now(), arrival{ev: route.Event{Kind: route.Timer}})
-		case <-gone:
-			gone = nil
+		}
+		for _, a := range f.take() {
+			f.step(time.Now(), a)
+		}
+		if over { // what came before it counts: so it knows where in the journal it waits
 			f.cancel(ctx.Err())
-		case <-stopped:
-			stopped = nil
-			f.cancel(nil)
 		}
 	}
 	return f.answer, f.err
@@ -190,7 +279,7 @@ func (f *flight) step(now time.Time, a arrival) {
 	if f.machine.Done() {
 		return
 	}
-	if a.isPart() {
+	if a.part != nil {
 		f.passOn(a)
 		return
 	}
@@ -198,8 +287,12 @@ func (f *flight) step(now time.Time, a arrival) {
 		return
 	}
 	switch a.ev.Kind {
+	case route.Published:
+		f.queuedSeq = a.seq
 	case route.Accepted:
 		f.trace(TraceAccepted, a.ev.Agent, a.ev.Attempt, "")
+	case route.Result:
+		f.note(now, a)
 	case route.HolderLost:
 		f.trace(TraceLost, a.ev.Agent, 0, "")
 	case route.HolderHung:
@@ -226,26 +319,50 @@ func (f *flight) step(now time.Time, a arrival) {
 		case route.ProbeOff:
 			f.unwatch(e.Agent)
 		case route.CancelAt:
+			f.settle() // what is to be dropped comes before the word to drop it
 			f.c.cancelAt(e.Site, e.Agent, f.req.Origin, f.req.ID)
 		case route.WakeAt:
+			f.alarm = e.At
 			if f.timer == nil {
-				f.timer = time.NewTimer(e.At.Sub(now))
+				f.timer = time.AfterFunc(e.At.Sub(now), f.fired)
 			} else {
 				f.timer.Reset(e.At.Sub(now))
 			}
 		case route.Finish:
 			if f.err = e.Err; e.Err == nil {
 				f.answer = &Answer{
-					Body: a.msg.Data, ContentType: a.reply.ContentType, Agent: e.Agent, Attempt: e.Attempt,
-					Service: a.reply.Service, Total: now.Sub(f.start), Parts: a.reply.Part,
+					Body: a.msg.Data, ContentType: a.contentType, Agent: e.Agent, Attempt: e.Attempt,
+					Service: a.service, Total: now.Sub(f.start), Parts: a.parts,
 				}
 			}
 		}
 	}
 }
 
+// note remembers how a replica answered.
+func (f *flight) note(now time.Time, a arrival) {
+	if f.req.Class != messages.Inference {
+		return
+	}
+	switch err := a.ev.Err; {
+	case err == nil:
+		f.c.loads.note(now, a.ev.Agent, f.req.Task, a.service, false)
+		if f.queued {
+			f.c.tasks.queue(f.site, f.req.Task, func(b *route.Backlog) { b.Served(now, a.service) })
+		}
+		if f.hedges {
+			f.c.tasks.hedge(f.req.Task, func(h *route.Hedge) { h.Answered(now.Sub(f.start)) })
+		}
+	case err.Code == messages.CodeBackendFailed:
+		f.c.loads.note(now, a.ev.Agent, f.req.Task, 0, true)
+	}
+}
+
 // watch probes an agent for this request, and takes a slot there if it holds it.
 func (f *flight) watch(e route.Effect) {
+	if e.Attempt == 0 {
+		f.c.stuck(f.site, f.req.Task) // what it says is of interest when it has waited longer
+	}
 	if !slices.Contains(f.watched, e.Agent) {
 		f.watched = append(f.watched, e.Agent)
 	}

@@ -2,41 +2,211 @@ package router
 
 import (
 	"context"
+	"encoding/json"
+	"maps"
+	"math"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/router/route"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 func random() uint64 { return rand.Uint64() }
 
-// loads counts the requests that this client has at each replica: what it knows for
-// certain about their load. A flight takes a slot in one place (hold) and gives all of
-// its slots back in one (land).
+// loads counts the requests that this client has at each replica, and remembers how it
+// answered: what the client knows for certain about their load. A flight takes a slot in
+// one place (watch) and gives all of its slots back in one (land).
 type loads struct {
-	mu sync.Mutex
-	n  map[loadKey]int
+	mu  sync.Mutex
+	all map[loadKey]*load
 }
 
 type loadKey struct{ agent, task string }
 
-func (l *loads) init() { l.n = make(map[loadKey]int) }
+type load struct {
+	n      int // requests there now
+	health route.Health
+}
+
+// maxLoads is how many replicas are remembered; beyond it those without a request are
+// forgotten, because agents come and go for years.
+const maxLoads = 4096
+
+func (l *loads) init() { l.all = make(map[loadKey]*load) }
+
+// of returns the entry of a replica; mu is held.
+func (l *loads) of(agent, task string) *load {
+	k := loadKey{agent, task}
+	e := l.all[k]
+	if e == nil {
+		if len(l.all) >= maxLoads {
+			maps.DeleteFunc(l.all, func(_ loadKey, e *load) bool { return e.n == 0 })
+		}
+		e = new(load)
+		l.all[k] = e
+	}
+	return e
+}
 
 func (l *loads) add(agent, task string, d int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	k := loadKey{agent, task}
-	if l.n[k] += d; l.n[k] == 0 {
-		delete(l.n, k) // agents come and go for years
+	l.of(agent, task).n += d
+}
+
+// note remembers the end of an attempt: how long the handler took, or that it failed.
+func (l *loads) note(now time.Time, agent, task string, took time.Duration, failed bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if h := &l.of(agent, task).health; failed {
+		h.Failed(now)
+	} else {
+		h.Answered(now, took)
 	}
 }
 
-func (l *loads) count(agent, task string) int {
+// load returns what a request that has left of its time must know of a replica.
+func (l *loads) load(now time.Time, agent string, t *messages.Task, left time.Duration) route.Load {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.n[loadKey{agent, task}]
+	e := l.all[loadKey{agent, t.Name}]
+	if e == nil {
+		return route.Load{}
+	}
+	took := e.health.Latency(now)
+	rounds := time.Duration(e.n/t.Slots() + 1)
+	return route.Load{InFlight: e.n, Latency: took, Late: took*rounds > left, Down: e.health.Ejected(now)}
+}
+
+// tasks is what the client knows of each task: how late is late, and of each of its
+// queues.
+type tasks struct {
+	mu     sync.Mutex
+	hedges map[string]*route.Hedge
+	queues map[queueKey]*route.Backlog
+}
+
+type queueKey struct{ site, task string }
+
+func (t *tasks) init() {
+	t.hedges, t.queues = make(map[string]*route.Hedge), make(map[queueKey]*route.Backlog)
+}
+
+// hedge calls f with what is known of the latency of a task.
+func (t *tasks) hedge(task string, f func(*route.Hedge)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	h := t.hedges[task]
+	if h == nil {
+		h = new(route.Hedge)
+		t.hedges[task] = h
+	}
+	f(h)
+}
+
+// queue calls f with what is known of a queue.
+func (t *tasks) queue(site, task string, f func(*route.Backlog)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	k := queueKey{site, task}
+	b := t.queues[k]
+	if b == nil {
+		b = new(route.Backlog)
+		t.queues[k] = b
+	}
+	f(b)
+}
+
+// queueFor returns the site into whose queue a request goes: the first where it may be
+// answered in time; "" where the queue of the best site does not work. Where it is too
+// late everywhere the error says when to try again.
+func (c *Client) queueFor(r *messages.TaskRoute, sites []string, now time.Time, left time.Duration) (string, *messages.Error) {
+	var busy *messages.Error
+	for i, site := range sites {
+		switch {
+		case c.streams.usable(site, now):
+		case i == 0:
+			return "", nil // straight to an agent, of this site first
+		default:
+			continue
+		}
+		var ask bool
+		var why *messages.Error
+		c.tasks.queue(site, r.Task.Name, func(b *route.Backlog) {
+			ask = b.Ask(now)
+			if why = b.Refuse(now, left, route.Slots(r, site)); why == nil {
+				b.Sent()
+			}
+		})
+		if ask {
+			c.askBacklog(site, r.Task.Name)
+		}
+		if why == nil {
+			return site, nil
+		}
+		if busy == nil || why.RetryAfter < busy.RetryAfter {
+			busy = why
+		}
+	}
+	if busy != nil {
+		busy.Message = "task " + r.Task.Name + ": " + busy.Message
+	}
+	return "", busy
+}
+
+// stuck reports whether a queue that a request waits in seems to deliver nothing, and
+// asks for its state.
+func (c *Client) stuck(site, task string) (stuck bool) {
+	now, ask := time.Now(), false
+	c.tasks.queue(site, task, func(b *route.Backlog) {
+		b.Waited()
+		ask, stuck = b.Ask(now), b.Stuck(now)
+	})
+	if ask {
+		c.askBacklog(site, task)
+	}
+	return stuck
+}
+
+// askBacklog asks for the state of a queue. Who may not, or gets no answer, refuses
+// nothing early.
+func (c *Client) askBacklog(site, task string) {
+	_ = c.nc.PublishRequest(c.bus.ConsumerInfoSubject(site, messages.Inference, task), c.replies+"c."+site+"."+task, nil)
+}
+
+// backlog takes in the state of a queue.
+func (c *Client) backlog(token string, m *nats.Msg) error {
+	site, task, ok := strings.Cut(token, ".")
+	if !ok {
+		return messages.Errorf(messages.CodeBadRequest, "the state of %q was not asked for", token)
+	}
+	if noResponders(m) {
+		return nil
+	}
+	var info struct {
+		Pending uint64 `json:"num_pending"`
+		Taken   int    `json:"num_ack_pending"`
+		Did     struct {
+			Count uint64 `json:"consumer_seq"`
+		} `json:"delivered"`
+		Waiting int                 `json:"num_waiting"`
+		Error   *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(m.Data, &info); err != nil {
+		return messages.Errorf(messages.CodeBadRequest, "the state of a consumer: %v", err)
+	}
+	if info.Error == nil {
+		c.tasks.queue(site, task, func(b *route.Backlog) {
+			b.Read(time.Now(), int(min(info.Pending, math.MaxInt32)), max(0, info.Taken), max(0, info.Waiting), info.Did.Count)
+		})
+	}
+	return nil
 }
 
 // How queues that do not answer are treated. A queue that has failed is left alone for

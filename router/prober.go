@@ -59,7 +59,7 @@ type prober struct {
 
 type watch struct {
 	site    string
-	flights map[*flight]bool // true: it holds the request; false: it may
+	flights map[*flight]bool // true: it holds the request; false: it may. None has landed: land removes it first
 	asked   bool             // since the last answer
 	silent  int              // rounds
 	hung    time.Time        // since when; zero: it is not
@@ -89,7 +89,7 @@ func (p *prober) add(f *flight, agent, site string, holds bool) {
 	}
 	w.flights[f] = w.flights[f] || holds
 	if !w.hung.IsZero() {
-		f.post(arrival{ev: route.Event{Kind: route.HolderHung, Agent: agent}})
+		f.post(f.req.ID, arrival{ev: route.Event{Kind: route.HolderHung, Agent: agent}})
 	}
 	if !p.awake {
 		p.awake = true
@@ -196,7 +196,7 @@ func (p *prober) tick(now time.Time) bool {
 			w.hung = now
 			p.ejected[agent] = now.Add(hungFor)
 			for f := range w.flights {
-				f.post(arrival{ev: route.Event{Kind: route.HolderHung, Agent: agent}})
+				f.post(f.req.ID, arrival{ev: route.Event{Kind: route.HolderHung, Agent: agent}})
 			}
 		}
 		if len(w.flights) == 0 && now.Sub(w.hung) > hungFor {
@@ -280,7 +280,7 @@ func (p *prober) answer(token string, m *nats.Msg) error {
 	w.asked, w.silent, w.hung = false, 0, time.Time{}
 	if away {
 		for f := range w.flights {
-			f.post(arrival{ev: route.Event{Kind: route.HolderLost, Agent: out.agent}})
+			f.post(f.req.ID, arrival{ev: route.Event{Kind: route.HolderLost, Agent: out.agent}})
 		}
 		p.c.unreached(out.agent)
 		return nil
@@ -288,7 +288,7 @@ func (p *prober) answer(token string, m *nats.Msg) error {
 	slices.Sort(held.IDs)
 	for i, f := range out.list {
 		if _, ok := slices.BinarySearch(held.IDs, out.ids[i]); !ok && w.flights[f] {
-			f.post(arrival{ev: route.Event{Kind: route.Absent, Agent: out.agent}})
+			f.post(out.ids[i], arrival{ev: route.Event{Kind: route.Absent, Agent: out.agent}})
 		}
 	}
 	return nil

@@ -102,25 +102,21 @@ func (f *flight) writeQueued(e route.Effect, now time.Time) {
 // withdraw ends the wait of the action, unless its robot has ended it. Where the journal
 // has not confirmed the action yet, the withdrawal follows it on the same way.
 func (f *flight) withdraw(e route.Effect) {
-	m := &nats.Msg{Subject: f.queuedSubject(e).String(), Reply: f.c.replies + "w." + f.req.ID, Header: nats.Header{
-		messages.HeaderSettled: {messages.SettledWithdrawn},
-	}}
-	if seq := f.queuedSeq.Load(); seq > 0 {
-		m.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(seq, 10)}
+	m := envelopes.Get().(*envelope)
+	m.f, m.id = f, f.req.ID
+	m.msg.Subject, m.msg.Reply = f.queuedSubject(e).String(), f.c.replies+"w."+f.req.ID
+	m.msg.Header = nats.Header{messages.HeaderSettled: {messages.SettledWithdrawn}}
+	if seq := f.queuedSeq; seq > 0 {
+		m.msg.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(seq, 10)}
 	}
 	f.publishNow(m, "withdraw the action")
 }
 
 // publishNow publishes, or fails at once where there is no connection: what comes out of a
 // client library's buffer after its time would be an accident.
-func (f *flight) publishNow(m *nats.Msg, what string) {
-	err := nats.ErrDisconnected
-	if f.c.nc.IsConnected() {
-		err = f.c.nc.PublishMsg(m)
-	}
-	if err != nil {
-		f.post(arrival{ev: route.Event{Kind: route.PublishFailed, Err: messages.AsError(bus.Explain(err, what), messages.CodeUnavailable)}})
-	}
+func (f *flight) publishNow(m *envelope, what string) {
+	m.what, m.failed, m.now = what, route.Event{Kind: route.PublishFailed}, true
+	f.dispatch(m)
 }
 
 // wakeRobot tells the robot to look into the journal. It may be lost: a robot looks there
@@ -132,13 +128,14 @@ func (f *flight) wakeRobot(e route.Effect) {
 }
 
 // journaled takes in the journal's word on an action that waits, or on its withdrawal.
-func (c *Client) journaled(f *flight, m *nats.Msg, withdrawal bool) {
+func (c *Client) journaled(f airborne, m *nats.Msg, withdrawal bool) {
+	var seq uint64 // of the action
 	post := func(kind route.EventKind, err error) {
 		ev := route.Event{Kind: kind}
 		if err != nil {
 			ev.Err = messages.AsError(bus.Explain(err, "write into the journal of site "+f.site), messages.CodeUnavailable)
 		}
-		f.post(arrival{ev: ev})
+		f.post(arrival{ev: ev, seq: seq})
 	}
 	if noResponders(m) {
 		c.bus.Forget() // the next one makes the journal again
@@ -161,7 +158,7 @@ func (c *Client) journaled(f *flight, m *nats.Msg, withdrawal bool) {
 	case withdrawal:
 		post(route.Withdrawn, nil)
 	default:
-		f.queuedSeq.Store(ack.Seq)
+		seq = ack.Seq
 		post(route.Published, nil)
 	}
 }

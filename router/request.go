@@ -22,7 +22,8 @@ type Inference struct {
 	// OnPartial, where it is not nil, is called with every partial result and report of
 	// progress, in order, by the goroutine that called Infer; it must return quickly. Parts of
 	// an attempt that failed are not taken back: the next one begins with its first, and
-	// Answer.Attempt says whose parts belong to the answer.
+	// Answer.Attempt says whose parts belong to the answer. Such a request is never sent to a
+	// second replica because it is late.
 	OnPartial func(Partial)
 }
 
@@ -94,19 +95,41 @@ func (c *Client) ask(ctx context.Context, req messages.Request, in Inference, st
 			return nil, bad // the plan changed while it waited
 		}
 	}
-	if f.site = route.Site(r, c.cfg.Site); f.site == "" {
+	var room [4]string
+	sites := route.AppendSites(room[:0], r, c.cfg.Site)
+	if len(sites) == 0 {
 		return nil, unplaced(r)
 	}
-	p := route.Params{Task: req.Task, Deadline: until, Attempts: r.Task.Attempts(), Candidates: c.candidates(req.Task)}
-	if r.Task.Normal().Delivery == messages.Durable {
+	f.site = sites[0]
+	p := route.Params{Task: req.Task, Deadline: until, Attempts: r.Task.Attempts(), Candidates: c.candidates(req.Task, until)}
+	if r.Task.Delivery != messages.Direct {
 		// It may wait like in a queue even where there is none: the queue is what its
 		// owner chose, and the stream is what is missing.
 		p.Patient = true
-		if c.streams.usable(f.site, time.Now()) {
-			p.Queue = f.site
+		now := time.Now()
+		if p.Queue, bad = c.queueFor(r, sites, now, until.Sub(now)); bad != nil {
+			return nil, bad
+		}
+		if p.Queue != "" {
+			f.site = p.Queue
+			p.Stuck = func() bool { return c.stuck(f.site, f.req.Task) }
 		}
 	}
-	f.machine = route.NewMachine(p)
+	// Of one that is streamed the parts would come twice.
+	late := r.Task.Idempotent && in.OnPartial == nil
+	if late {
+		c.tasks.hedge(req.Task, func(h *route.Hedge) { p.Hedge = h.After() })
+		p.MayHedge = func() (ok bool) {
+			c.tasks.hedge(req.Task, func(h *route.Hedge) { ok = h.Take() })
+			return ok
+		}
+		if p.Queue != "" && p.Hedge > 0 {
+			p.Hedge = max(p.Hedge, route.SuspectAfter) // until then nobody needs to have said that he has it
+		}
+	}
+	f.queued, f.hedges = p.Queue != "", late
+	f.infer.Init(p)
+	f.machine = &f.infer
 	return f.fly(ctx)
 }
 

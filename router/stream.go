@@ -1,10 +1,5 @@
 package router
 
-import (
-	"github.com/fleetbus/fleetbus/messages"
-	"github.com/fleetbus/fleetbus/router/route"
-)
-
 // Partial is a part of an answer that a handler sends before the whole, or (Number 0) its
 // report of how far it is.
 type Partial struct {
@@ -23,13 +18,13 @@ const maxParts = maxBox / 2
 
 // part brings a partial result or a report of progress. It may be called by any
 // goroutine.
-func (f *flight) part(agent string, a arrival) {
-	if f.onPartial == nil {
+func (f airborne) part(agent string, a arrival) {
+	if !f.parts {
 		return // nobody asked for it
 	}
-	f.mu.Lock()
-	room := len(f.box) < maxParts
-	f.mu.Unlock()
+	f.f.mu.Lock()
+	room := len(f.f.box) < maxParts
+	f.f.mu.Unlock()
 	if room {
 		a.ev.Agent = agent
 		f.post(a)
@@ -39,7 +34,7 @@ func (f *flight) part(agent string, a arrival) {
 // passOn hands a part to the caller. Where two attempts are under way, only the newest
 // that has sent anything is heard: an attempt begins from the first part again.
 func (f *flight) passOn(a arrival) {
-	r := a.reply
+	r := a.part
 	if r.Attempt < f.voice || r.Attempt == f.voice && a.ev.Agent != f.speaker {
 		return
 	}
@@ -48,9 +43,4 @@ func (f *flight) passOn(a arrival) {
 		Body: a.msg.Data, ContentType: r.ContentType, Agent: a.ev.Agent, Attempt: r.Attempt, Number: r.Part,
 		Done: float64(r.Done) / 1000, Note: r.Note,
 	})
-}
-
-// isPart reports whether an arrival is no event of the machine's.
-func (a arrival) isPart() bool {
-	return a.ev.Kind == route.EventKind(0) && a.reply.Kind == messages.ReplyProgress
 }

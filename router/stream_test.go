@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/router/route"
 	"github.com/fleetbus/fleetbus/testing/natstest"
 	"github.com/nats-io/nats.go"
 )
@@ -98,9 +99,9 @@ func TestSlowOnPartial(t *testing.T) {
 		defer c.mu.Unlock()
 		for _, fl := range c.flights {
 			fl.mu.Lock()
-			n := len(fl.box)
+			n, ended := len(fl.box), slices.ContainsFunc(fl.box, func(a arrival) bool { return a.ev.Kind == route.Result })
 			fl.mu.Unlock()
-			return n > maxParts // the parts that fit, and the result
+			return n > maxParts && ended // the parts that fit, and the result behind all that do not
 		}
 		return false
 	})

@@ -240,15 +240,18 @@ func unplaced(r *messages.TaskRoute) *messages.Error {
 
 // candidates returns a function that orders the ready replicas of a task by the plan
 // and the load of that moment.
-func (c *Client) candidates(task string) func() []route.Candidate {
+func (c *Client) candidates(task string, until time.Time) func() []route.Candidate {
 	return func() []route.Candidate {
 		t := c.table.load()
 		r := t.tasks[task]
 		if r == nil {
 			return nil // it was deleted while the request was under way
 		}
+		now := time.Now()
 		return route.Candidates(r, c.cfg.Site, func(e *messages.Route) route.Load {
-			return route.Load{InFlight: c.loads.count(e.Agent, task), Down: c.prober.down(e.Agent)}
+			l := c.loads.load(now, e.Agent, &r.Task, until.Sub(now))
+			l.Down = l.Down || c.prober.down(e.Agent)
+			return l
 		}, random())
 	}
 }

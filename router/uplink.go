@@ -12,8 +12,11 @@ const largeBody = 32 << 10
 // answer would send the body a second time, and make everything later still. The deadline
 // is never held.
 func (f *flight) hold(now time.Time) bool {
-	if len(f.body) < largeBody || f.timer == nil || !now.Before(f.until) {
+	if len(f.body) < largeBody || !now.Before(f.until) {
 		return false
+	}
+	if f.alarm.IsZero() || now.Before(f.alarm) {
+		return false // a timer of the request that this flight had before; its own is still set
 	}
 	behind := f.c.prober.behind()
 	if !behind && !f.lags {
@@ -22,7 +25,9 @@ func (f *flight) hold(now time.Time) bool {
 	// When the ping behind the body was answered, what the body was for has one more round:
 	// its answer follows that of the ping.
 	f.lags = behind
-	f.timer.Reset(min(probeEvery, f.until.Sub(now)))
+	wait := min(probeEvery, f.until.Sub(now))
+	f.alarm = now.Add(wait)
+	f.timer.Reset(wait)
 	return true
 }
 

@@ -20,6 +20,7 @@ import (
 //	d.<id>.<attempt>.<agent>  the agent's word on what was sent to it straight
 //	b.<seq>                   the agent's answer to a probe
 //	q.<id>, w.<id>            the journal's word on an action that waits, or its withdrawal
+//	c.<site>.<task>           the state of the queue of a task
 //
 // One subscription for all of them: one per request would cost more than the request.
 
@@ -32,10 +33,13 @@ func noResponders(m *nats.Msg) bool {
 }
 
 // message makes the message of a request that is sent now.
-func (f *flight) message(subject messages.Subject, reply string, attempt int, now time.Time) *nats.Msg {
-	r := f.req
-	r.Attempt, r.Left = attempt, f.until.Sub(now)
-	return &nats.Msg{Subject: subject.String(), Reply: f.c.replies + reply, Header: nats.Header(r.Header()), Data: f.body}
+func (f *flight) message(subject messages.Subject, reply string, attempt int, now time.Time) *envelope {
+	e := envelopes.Get().(*envelope)
+	f.req.Attempt, f.req.Left = attempt, f.until.Sub(now)
+	e.msg.Subject, e.msg.Reply, e.msg.Data = subject.String(), f.c.replies+reply, f.body
+	e.msg.Header = nats.Header(e.headers.Request(&f.req))
+	e.f, e.id = f, f.req.ID
+	return e
 }
 
 // enqueue puts an inference into the queue of a site. The answer of the stream comes
@@ -49,7 +53,7 @@ func (f *flight) enqueue(e route.Effect, now time.Time) {
 	m := f.message(s, "p."+f.req.ID, e.Attempt, now)
 	// Whole seconds, so it only sweeps up; the executor reckons the exact time itself.
 	ttl := int64((f.until.Sub(now) + time.Second - 1) / time.Second)
-	m.Header[jetstream.MsgTTLHeader] = []string{strconv.FormatInt(ttl+1, 10) + "s"}
+	m.msg.Header[jetstream.MsgTTLHeader] = []string{strconv.FormatInt(ttl+1, 10) + "s"}
 	f.publish(m, "queue the request")
 }
 
@@ -60,9 +64,17 @@ func (f *flight) journal(e route.Effect, now time.Time) {
 	f.publish(f.message(s, "p."+f.req.ID, e.Attempt, now), "write the intent")
 }
 
-func (f *flight) publish(m *nats.Msg, what string) {
-	if err := f.c.nc.PublishMsg(m); err != nil {
-		f.post(arrival{ev: route.Event{Kind: route.PublishFailed, Err: messages.AsError(bus.Explain(err, what), messages.CodeUnavailable)}})
+func (f *flight) publish(m *envelope, what string) {
+	m.what, m.failed, m.now = what, route.Event{Kind: route.PublishFailed}, false
+	f.dispatch(m)
+}
+
+// dispatch sends a message: an action at once, an inference with those of others.
+func (f *flight) dispatch(m *envelope) {
+	if f.req.Class == messages.Inference {
+		f.c.outbox.send(m)
+	} else {
+		f.c.outbox.sendNow(m)
 	}
 }
 
@@ -82,16 +94,8 @@ func (f *flight) direct(e route.Effect, now time.Time) {
 	s := f.c.bus.Subject(messages.KindDo, e.Site)
 	s.Agent, s.Origin, s.Task = e.Agent, f.req.Origin, f.req.Task
 	m := f.message(s, "d."+f.req.ID+"."+strconv.Itoa(e.Attempt)+"."+e.Agent, e.Attempt, now)
-	// A client library may be set to buffer while there is no connection, and a command
-	// that comes out of a buffer after its time would be an accident.
-	err := nats.ErrDisconnected
-	if f.c.nc.IsConnected() {
-		err = f.c.nc.PublishMsg(m)
-	}
-	if err != nil {
-		f.post(arrival{ev: route.Event{Kind: route.NoResponders, Agent: e.Agent, Attempt: e.Attempt,
-			Err: messages.AsError(bus.Explain(err, "send the request to agent "+e.Agent), messages.CodeUnavailable)}})
-	}
+	m.what, m.failed, m.now = "send the request to agent "+e.Agent, route.Event{Kind: route.NoResponders, Agent: e.Agent, Attempt: e.Attempt}, true
+	f.dispatch(m)
 }
 
 // cancelAt tells an agent to drop a request. Nobody waits for what it says.
@@ -130,12 +134,12 @@ func (c *Client) onResult(m *nats.Msg, cache map[string]messages.Subject) {
 		c.note("res", messages.Errorf(messages.CodeBadRequest, "agent %s signs as %s", s.Agent, r.Agent))
 		return
 	}
-	f := c.flying(r.ID)
-	if f == nil {
+	f, ok := c.flying(r.ID)
+	if !ok {
 		c.overtaken(s, r)
 		return
 	}
-	if f.req.Origin != s.Origin {
+	if f.origin != s.Origin {
 		c.note("res", messages.Errorf(messages.CodeBadRequest, "agent %s answers a request of another origin", s.Agent))
 		return
 	}
@@ -155,7 +159,7 @@ func (c *Client) overtaken(s messages.Subject, r messages.Reply) {
 }
 
 // heard tells the flight what an agent says of it.
-func (f *flight) heard(agent string, r messages.Reply, m *nats.Msg) {
+func (f airborne) heard(agent string, r messages.Reply, m *nats.Msg) {
 	ev := route.Event{Agent: agent, Inc: r.Inc, Attempt: r.Attempt}
 	switch r.Kind {
 	case messages.ReplyAccepted:
@@ -163,10 +167,10 @@ func (f *flight) heard(agent string, r messages.Reply, m *nats.Msg) {
 	case messages.ReplyResult:
 		ev.Kind, ev.Err = route.Result, r.Err
 	default:
-		f.part(agent, arrival{msg: m, reply: r})
+		f.part(agent, arrival{msg: m, part: &r})
 		return
 	}
-	f.post(arrival{ev: ev, msg: m, reply: r})
+	f.post(arrival{ev: ev, msg: m, contentType: r.ContentType, service: r.Service, parts: r.Part})
 }
 
 // onReply takes in what comes back to a message of ours.
@@ -174,11 +178,11 @@ func (c *Client) onReply(m *nats.Msg) {
 	kind, rest, _ := strings.Cut(m.Subject[len(c.replies):], ".")
 	switch kind {
 	case "p":
-		if f := c.flying(rest); f != nil {
+		if f, ok := c.flying(rest); ok {
 			c.acked(f, m)
 		}
 	case "q", "w":
-		if f := c.flying(rest); f != nil {
+		if f, ok := c.flying(rest); ok {
 			c.journaled(f, m, kind == "w")
 		}
 	case "d":
@@ -189,15 +193,19 @@ func (c *Client) onReply(m *nats.Msg) {
 		if err := c.prober.answer(rest, m); err != nil {
 			c.note("probe", err)
 		}
+	case "c":
+		if err := c.backlog(rest, m); err != nil {
+			c.note("queue", err)
+		}
 	default:
 		c.note("reply", messages.Errorf(messages.CodeBadRequest, "a reply to nothing"))
 	}
 }
 
 // acked takes in a stream's word on a message.
-func (c *Client) acked(f *flight, m *nats.Msg) {
+func (c *Client) acked(f airborne, m *nats.Msg) {
 	fail := func(err error) {
-		if f.req.Class == messages.Inference {
+		if f.class == messages.Inference {
 			c.streams.failed(f.site, time.Now())
 			c.streams.missing(f.site)
 		} else {
@@ -222,7 +230,7 @@ func (c *Client) acked(f *flight, m *nats.Msg) {
 		c.note("puback", messages.Errorf(messages.CodeBadRequest, "the stream's answer is no JSON object"))
 		return
 	}
-	if f.req.Class == messages.Inference {
+	if f.class == messages.Inference {
 		c.streams.works(f.site)
 	}
 	f.post(arrival{ev: route.Event{Kind: route.Published}})
@@ -239,11 +247,11 @@ func (c *Client) answered(token string, m *nats.Msg) error {
 	if err != nil {
 		return messages.Errorf(messages.CodeBadRequest, "reply %q is not to one of ours", token)
 	}
-	f := c.flying(id)
+	f, ok := c.flying(id)
 	if noResponders(m) {
 		c.prober.away(agent)
 		c.unreached(agent)
-		if f != nil {
+		if ok {
 			f.post(arrival{ev: route.Event{Kind: route.NoResponders, Agent: agent, Attempt: attempt}})
 		}
 		return nil
@@ -258,7 +266,7 @@ func (c *Client) answered(token string, m *nats.Msg) error {
 	if r.Attempt == 0 {
 		r.Attempt = attempt // it answers this very message
 	}
-	if f != nil {
+	if ok {
 		f.heard(agent, r, m)
 	}
 	return nil

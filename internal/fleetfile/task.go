@@ -53,6 +53,7 @@ func (d *decoder) task(n *yaml.Node, path string) (messages.Task, map[string]*ya
 		{"max_wait", d.quantity(&t.MaxWait, Duration, float64(messages.MaxBatchWait.Milliseconds()))},
 		{"max_attempts", d.whole(&t.MaxAttempts, 1, 1000)},
 		{"deadline", d.quantity(&t.Deadline, Duration, maxTime)},
+		{"idempotent", d.flag(&t.Idempotent)},
 		{"on_link_loss", d.label(&t.OnLinkLoss, "hook")},
 	})
 	maps.Copy(keys, preferred)

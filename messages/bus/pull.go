@@ -40,11 +40,20 @@ func NakDelay(d time.Duration) []byte {
 // library's pulls are not used: they make a subscription and a goroutine per message,
 // or hold messages that nobody has a free slot for.
 func (b *Bus) PullSubject(site string, class messages.Class, task string) string {
+	return b.consumerAPI("MSG.NEXT", site, class, task)
+}
+
+// ConsumerInfoSubject is where the state of the consumer of a task is asked for.
+func (b *Bus) ConsumerInfoSubject(site string, class messages.Class, task string) string {
+	return b.consumerAPI("INFO", site, class, task)
+}
+
+func (b *Bus) consumerAPI(verb, site string, class messages.Class, task string) string {
 	prefix := "$JS.API"
 	if domain := b.JS.Options().Domain; domain != "" {
 		prefix = "$JS." + domain + ".API"
 	}
-	return prefix + ".CONSUMER.MSG.NEXT." + StreamName(b.Fleet, site, class) + "." + task
+	return prefix + ".CONSUMER." + verb + "." + StreamName(b.Fleet, site, class) + "." + task
 }
 
 // PullRequest asks for up to batch messages at a rank (0 to 9, the lowest is served

@@ -3,6 +3,7 @@ package route
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
 )
@@ -12,14 +13,26 @@ type Candidate struct {
 	Agent string
 	Site  string
 	Inc   messages.Incarnation
+	Free  bool // it is up, has a slot as far as the asking side knows, and time enough
 }
 
 // Load is what the asking side itself knows of a replica. It is its own count, not the
 // last heartbeat's: sending to whoever looked least loaded a second ago is the worst
 // policy there is.
 type Load struct {
-	InFlight int  // own requests that are there now
-	Down     bool // it was silent or away a moment ago
+	InFlight int           // own requests that are there now
+	Latency  time.Duration // that its handler takes, as its replies said; 0: not known
+	Late     bool          // it would not be done in time
+	Down     bool          // it was silent or away a moment ago, or fails
+}
+
+// less reports whether a replica is likely done sooner with one more request. Slots are
+// equal within a task; how much a machine can do shows in how long it takes.
+func (l Load) less(other Load) bool {
+	if l.Latency > 0 && other.Latency > 0 {
+		return float64(l.InFlight+1)*float64(l.Latency) < float64(other.InFlight+1)*float64(other.Latency)
+	}
+	return l.InFlight < other.InFlight
 }
 
 // Site returns the site in whose queue a request of the task belongs: own where a ready
@@ -38,18 +51,51 @@ func Site(r *messages.TaskRoute, own string) string {
 	return best
 }
 
+// Sites returns the sites in whose queues a request of the task may be put, the best
+// first: own where a ready replica is, then the others by the rank of their best one.
+func Sites(r *messages.TaskRoute, own string) []string {
+	return AppendSites(nil, r, own)
+}
+
+// AppendSites is Sites into memory of the caller's, which is empty.
+func AppendSites(sites []string, r *messages.TaskRoute, own string) []string {
+	for i := range r.Replicas {
+		e := &r.Replicas[i]
+		if e.State != messages.ReplicaReady || slices.Contains(sites, e.Site) {
+			continue
+		}
+		if sites = append(sites, e.Site); e.Site == own {
+			copy(sites[1:], sites)
+			sites[0] = own
+		}
+	}
+	return sites
+}
+
+// Slots returns how many requests the ready replicas of a site serve at once.
+func Slots(r *messages.TaskRoute, site string) (n int) {
+	for i := range r.Replicas {
+		if e := &r.Replicas[i]; e.State == messages.ReplicaReady && e.Site == site {
+			n += r.Task.Slots()
+		}
+	}
+	return n
+}
+
 // Candidates orders the ready replicas of a task for sending straight to them: those
-// that are up before those that were not a moment ago, those with a free slot before
-// the full ones, the own site before others, then by rank. Of the equal ones at the top
-// two are taken at random and the one with fewer own requests goes first; random is any
-// number, the caller's dice.
+// that are up before those that were not a moment ago, those that will be in time before
+// those that will not, those with a free slot before the full ones, the own site before
+// others, then by rank. Of the equal ones at the top two are taken at random, and the one
+// that is likely done sooner goes first: by own requests there, weighed with the latency
+// of its replies. random is any number, the caller's dice.
 func Candidates(r *messages.TaskRoute, own string, load func(*messages.Route) Load, random uint64) []Candidate {
 	type entry struct {
 		*messages.Route
 		Load
 		class int
 	}
-	list := make([]entry, 0, len(r.Replicas))
+	var room [8]entry // most tasks have no more, and then nothing is allocated
+	list := room[:0]
 	for i := range r.Replicas {
 		e := entry{Route: &r.Replicas[i]}
 		if e.State != messages.ReplicaReady {
@@ -63,8 +109,11 @@ func Candidates(r *messages.TaskRoute, own string, load func(*messages.Route) Lo
 		if e.InFlight >= r.Task.Slots() {
 			e.class += 1 << 9
 		}
-		if e.Down {
+		if e.Late {
 			e.class += 1 << 10
+		}
+		if e.Down {
+			e.class += 1 << 11
 		}
 		list = append(list, e)
 	}
@@ -77,11 +126,12 @@ func Candidates(r *messages.TaskRoute, own string, load func(*messages.Route) Lo
 		n := uint64(top)
 		i := random % n
 		j := (i + 1 + (random/n)%(n-1)) % n // never i
-		if list[j].InFlight < list[i].InFlight {
+		if list[j].less(list[i].Load) {
 			i, j = j, i
 		}
 		first, second := list[i], list[j]
-		rest := append(list[:0:0], list[:top]...)
+		var restRoom [8]entry
+		rest := append(restRoom[:0], list[:top]...)
 		list[0], list[1] = first, second
 		at := 2
 		for k, e := range rest {
@@ -93,7 +143,7 @@ func Candidates(r *messages.TaskRoute, own string, load func(*messages.Route) Lo
 	}
 	out := make([]Candidate, len(list))
 	for i, e := range list {
-		out[i] = Candidate{Agent: e.Agent, Site: e.Site, Inc: e.Inc}
+		out[i] = Candidate{Agent: e.Agent, Site: e.Site, Inc: e.Inc, Free: e.class < 1<<9}
 	}
 	return out
 }

@@ -8,6 +8,8 @@
 //     agent after the other, until there is an answer or the deadline.
 //   - [Action] is one action: journal, send, accepted, outcome; sent at most once.
 //   - [Candidates] and [Site] order the replicas of a task.
+//   - [Health], [Backlog] and [Hedge] are what a client remembers of a replica, a queue
+//     and a task, to choose well, to refuse early and to ask twice.
 //   - [Newest] keeps, per key, one observation on the wire and the newest beside it.
 //
 // # What always holds
@@ -18,6 +20,8 @@
 //     Where it may have run and nobody knows, it ends as unknown_outcome.
 //   - An inference is begun at most Params.Attempts times. What was certainly not begun
 //     (no responders, a refusal before it was accepted) does not count.
+//   - It is asked of a second agent while the first goes on (a hedge) at most once, and
+//     only where Params.MayHedge says so.
 //   - The first result that arrives is the answer, whichever attempt it is of.
 //
 // Values of these types belong to one goroutine at a time.

@@ -55,12 +55,14 @@ type Cause string
 const (
 	CauseFirst   Cause = "first"     // its task is delivered that way
 	CauseStream  Cause = "stream"    // the queue did not take it
+	CauseStuck   Cause = "stuck"     // the queue has it and delivers nothing
 	CauseNoAck   Cause = "no_ack"    // the queue said nothing in time
 	CauseRefused Cause = "refused"   // the agent before was busy, draining, or not serving it any more
 	CauseFailed  Cause = "failed"    // the backend before failed
 	CauseAway    Cause = "away"      // the agent before had no connection
 	CauseLost    Cause = "lost"      // the holder lost its connection
 	CauseHung    Cause = "hung"      // the holder went silent
+	CauseHedge   Cause = "hedge"     // it is unusually late; the holder goes on
 	CauseMissing Cause = "missing"   // the holder is well and does not have it
 	CauseIntent  Cause = "journaled" // action: the journal has the intent
 )
@@ -86,6 +88,10 @@ type Effect struct {
 //     either waits for a slot, which is as it should be, or sits in the pull of an
 //     agent that is dead or frozen; so the agents are watched from then on. The queue
 //     itself would deliver again only after its ack wait of 300 ms.
+//   - StuckEvery: a request that the queue has had for AckWait, and nobody has taken, asks
+//     so often whether the queue delivers at all: when a server was killed the queue
+//     may have a leader again and take requests in long before its consumer has one, and
+//     before executors know that their pulls are gone.
 //   - AbsentGrace: a result and the probe's answer that no longer names the request
 //     leave the agent in this order but arrive on two subscriptions.
 //     An action that another life of its robot refuses waits as long for the word of
@@ -102,6 +108,7 @@ type Effect struct {
 const (
 	AckWait      = 250 * time.Millisecond
 	SuspectAfter = 20 * time.Millisecond
+	StuckEvery   = 100 * time.Millisecond
 	AbsentGrace  = 50 * time.Millisecond
 	AcceptWait   = 250 * time.Millisecond
 	PauseMin     = 5 * time.Millisecond

@@ -40,8 +40,21 @@ func driveMachine(t *testing.T, script []byte) {
 	if mode&8 > 0 {
 		p.Queue = "main"
 	}
-	there := agents[:mode>>4&3]
-	p.Candidates = func() []Candidate { return candidates(there...)() }
+	there, hedges := agents[:mode>>4&3], 0
+	p.Candidates = func() []Candidate {
+		list := candidates(there...)()
+		for i := range list {
+			list[i].Free = mode&128 == 0
+		}
+		return list
+	}
+	if mode&2 > 0 {
+		p.Stuck = func() bool { return mode&16 > 0 }
+	}
+	if mode&64 > 0 {
+		p.Hedge = time.Duration(1+mode&31) * 10 * ms
+		p.MayHedge = func() bool { hedges++; return mode&1 == 0 }
+	}
 	m := NewMachine(p)
 	now, wake, finished, watched := t0, time.Time{}, 0, map[string]bool{}
 	sends := map[string]int{} // agent#attempt → sent and not known to be unbegun
@@ -123,6 +136,9 @@ func driveMachine(t *testing.T, script []byte) {
 	}
 	if finished != 1 {
 		t.Fatalf("%d ends", finished)
+	}
+	if hedges > 1 {
+		t.Fatalf("hedged %d times", hedges)
 	}
 	if !m.Done() {
 		t.Fatal("finished and not done")

@@ -18,6 +18,14 @@ type Params struct {
 	// and goes round again, as it would wait in the queue; any other ends as busy.
 	Patient bool
 
+	// Hedge is after how long the request is so late that a second agent is asked as
+	// well; 0: never. MayHedge is called then, and takes from the budget.
+	Hedge    time.Duration
+	MayHedge func() bool
+
+	// Stuck reports whether the queue seems to deliver nothing; nil: nobody knows.
+	Stuck func() bool
+
 	// Candidates returns whom to ask now, the best first. It is called during Step and
 	// may return something else each time.
 	Candidates func() []Candidate
@@ -49,6 +57,8 @@ type Machine struct {
 	begun    int      // attempts that may have been begun
 	asked    []string // agents asked in this round
 	watched  bool
+	look     time.Time       // when to ask whether the queue is stuck
+	hedged   bool            // it was time to
 	suspects []Candidate     // watched though they did not say that they hold it
 	admit    bool            // somebody has taken it once: it is not refused as busy any more
 	rest     time.Time       // everybody was asked; when the next round begins
@@ -61,16 +71,22 @@ type Machine struct {
 	fx       []Effect
 
 	// Room for the plain case, so that a request allocates its machine once.
-	fxRoom  [4]Effect
+	fxRoom  [3]Effect
 	tryRoom [2]try
 	askRoom [2]string
 }
 
 // NewMachine makes the machine of one request. Its first event is Start.
 func NewMachine(p Params) *Machine {
-	m := &Machine{p: p}
-	m.fx, m.tries, m.asked = m.fxRoom[:0], m.tryRoom[:0], m.askRoom[:0]
+	m := new(Machine)
+	m.Init(p)
 	return m
+}
+
+// Init makes a zero Machine that of one request; it must not be copied afterwards.
+func (m *Machine) Init(p Params) {
+	m.p = p
+	m.fx, m.tries, m.asked = m.fxRoom[:0], m.tryRoom[:0], m.askRoom[:0]
 }
 
 // Done reports whether the request has ended.

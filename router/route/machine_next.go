@@ -27,14 +27,19 @@ func (m *Machine) next(why Cause) {
 		if slices.Contains(m.asked, c.Agent) {
 			continue
 		}
-		m.begun++
-		m.asked = append(m.asked, c.Agent)
-		m.tries = append(m.tries, try{attempt: m.begun, agent: c.Agent, site: c.Site, sent: m.now})
-		m.emit(Effect{Kind: SendDirect, Agent: c.Agent, Site: c.Site, Attempt: m.begun, Cause: why})
-		m.emit(Effect{Kind: ProbeOn, Agent: c.Agent, Site: c.Site, Attempt: m.begun})
+		m.begin(c, why)
 		return
 	}
 	m.round()
+}
+
+// begin sends the next attempt to an agent.
+func (m *Machine) begin(c Candidate, why Cause) {
+	m.begun++
+	m.asked = append(m.asked, c.Agent)
+	m.tries = append(m.tries, try{attempt: m.begun, agent: c.Agent, site: c.Site, sent: m.now})
+	m.emit(Effect{Kind: SendDirect, Agent: c.Agent, Site: c.Site, Attempt: m.begun, Cause: why})
+	m.emit(Effect{Kind: ProbeOn, Agent: c.Agent, Site: c.Site, Attempt: m.begun})
 }
 
 // round is for when everybody there is was asked: end with the reason, early, so that
@@ -94,16 +99,29 @@ func (m *Machine) timer() {
 			m.next(CauseNoAck)
 		case t.queued && t.agent == "" && !m.watched && m.due(t.sent.Add(SuspectAfter)):
 			m.watch(t.site)
+		case t.queued && t.agent == "" && t.acked && !t.doubted && m.watched && m.due(m.look):
+			m.look = m.now.Add(StuckEvery)
+			if m.p.Stuck != nil && m.p.Stuck() {
+				t.doubted = true
+				m.last = messages.Errorf(messages.CodeUnavailable, "task %s: the queue of site %s has the request and delivers nothing", m.p.Task, t.site)
+				m.next(CauseStuck)
+			}
 		}
 	}
 	if !m.done && !m.rest.IsZero() && m.due(m.rest) {
 		m.next(CauseRefused)
 	}
+	if !m.done && m.hedging() && m.due(m.start.Add(m.p.Hedge)) {
+		m.hedge()
+	}
 }
+
+// hedging reports whether there will be a time to hedge.
+func (m *Machine) hedging() bool { return m.p.Hedge > 0 && !m.hedged }
 
 // watch looks, once, after everybody who may have pulled the request without a word.
 func (m *Machine) watch(site string) {
-	m.watched = true
+	m.watched, m.look = true, m.now.Add(AckWait-SuspectAfter)
 	for _, c := range m.p.Candidates() {
 		if c.Site == site && !m.holds(c.Agent) {
 			m.suspects = append(m.suspects, c)
@@ -139,11 +157,16 @@ func (m *Machine) schedule() {
 			}
 			if !m.watched {
 				sooner(t.sent.Add(SuspectAfter))
+			} else if t.acked && !t.doubted && m.p.Stuck != nil {
+				sooner(m.look)
 			}
 		}
 	}
 	if !m.rest.IsZero() {
 		sooner(m.rest)
+	}
+	if m.hedging() {
+		sooner(m.start.Add(m.p.Hedge))
 	}
 	if !at.Equal(m.wake) {
 		m.wake = at

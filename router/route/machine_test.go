@@ -66,11 +66,64 @@ func TestMachine(t *testing.T) {
 	direct := Params{Task: "detect", Attempts: 3, Candidates: candidates("a", "b")}
 	with := func(p Params, f func(*Params)) Params { f(&p); return p }
 	busy := &messages.Error{Code: messages.CodeBusy, Message: "test", RetryAfter: 30 * ms}
+	free := func(agents ...string) func() []Candidate {
+		return func() []Candidate {
+			list := candidates(agents...)()
+			for i := range list {
+				list[i].Free = true
+			}
+			return list
+		}
+	}
+	budget := func(left int) func() bool { return func() bool { left--; return left >= 0 } }
+	hedged := Params{Task: "detect", Attempts: 3, Candidates: free("a", "b", "c"), Hedge: 40 * ms, MayHedge: budget(1)}
 
 	for name, c := range map[string]struct {
 		p     Params
 		turns []turn
 	}{
+		"hedged, the second is first": {hedged, []turn{
+			{0, Event{Kind: Start}, "send a#1 first, +a#1, @40"},
+			{40, Event{Kind: Timer}, "send b#2 hedge, +b#2, @1000"},
+			{55, Event{Kind: Result, Agent: "b", Attempt: 2}, "answer b#2, cancel a"},
+			{60, Event{Kind: Result, Agent: "a", Attempt: 1}, ""},
+		}},
+		"hedged, the first dies": {with(hedged, func(p *Params) { p.MayHedge = budget(1) }), []turn{
+			{0, Event{Kind: Start}, "send a#1 first, +a#1, @40"},
+			{41, Event{Kind: Accepted, Agent: "a", Attempt: 1}, "+a#1, send b#2 hedge, +b#2, @1000"},
+			{50, Event{Kind: HolderLost, Agent: "a"}, "-a"},
+			{55, Event{Kind: Result, Agent: "b", Attempt: 2, Err: fail(messages.CodeBackendFailed)}, "-b, send c#3 failed, +c#3"},
+			{60, Event{Kind: Result, Agent: "c", Attempt: 3}, "answer c#3, cancel a"},
+		}},
+		"hedged, the second is busy": {with(hedged, func(p *Params) { p.MayHedge = budget(2) }), []turn{
+			{0, Event{Kind: Start}, "send a#1 first, +a#1, @40"},
+			{40, Event{Kind: Timer}, "send b#2 hedge, +b#2, @1000"},
+			{41, Event{Kind: Result, Agent: "b", Attempt: 2, Err: fail(messages.CodeBusy)}, "-b"},
+			{90, Event{Kind: Result, Agent: "a", Attempt: 1}, "answer a#1"},
+		}},
+		"no hedge without a budget": {with(hedged, func(p *Params) { p.MayHedge = budget(0) }), []turn{
+			{0, Event{Kind: Start}, "send a#1 first, +a#1, @40"},
+			{40, Event{Kind: Timer}, "@1000"},
+		}},
+		"no hedge to a full one": {with(hedged, func(p *Params) { p.Candidates = candidates("a", "b") }), []turn{
+			{0, Event{Kind: Start}, "send a#1 first, +a#1, @40"},
+			{40, Event{Kind: Timer}, "@1000"},
+		}},
+		"no hedge while it waits in the queue": {with(hedged, func(p *Params) { p.Queue = "main" }), []turn{
+			{0, Event{Kind: Start}, "queue#1, @20"},
+			{1, Event{Kind: Published}, ""},
+			{20, Event{Kind: Timer}, "+a#0, +b#0, +c#0, @40"},
+			{40, Event{Kind: Timer}, "@1000"},
+		}},
+		"queue, it delivers nothing": {with(queued, func(p *Params) { n := 0; p.Stuck = func() bool { n++; return n > 1 } }), []turn{
+			{0, Event{Kind: Start}, "queue#1, @20"},
+			{1, Event{Kind: Published}, ""},
+			{20, Event{Kind: Timer}, "+a#0, +b#0, +c#0, @250"},
+			{250, Event{Kind: Timer}, "@350"},
+			{350, Event{Kind: Timer}, "send a#2 stuck, +a#2, @1000"},
+			{351, Event{Kind: Result, Agent: "a", Attempt: 2, Err: busy}, "-a, +a#0, send b#2 refused, +b#2"},
+			{360, Event{Kind: Result, Agent: "b", Attempt: 2}, "answer b#2"},
+		}},
 		"queue, plain": {queued, []turn{
 			{0, Event{Kind: Start}, "queue#1, @20"},
 			{1, Event{Kind: Published}, ""},

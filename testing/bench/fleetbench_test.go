@@ -17,6 +17,9 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if code, child := playChild(); child {
+		os.Exit(code)
+	}
 	os.Exit(m.Run())
 }
 

@@ -13,14 +13,20 @@ import (
 var commands = map[string]func(args []string, out io.Writer) error{
 	"acks":      acks,
 	"balance":   balance,
+	"durable":   durable,
+	"failover":  failover,
 	"gap":       gap,
 	"heartbeat": heartbeat,
 	"multi":     multi,
 	"placement": placement,
+	"request":   request,
 	"stop":      stop,
 }
 
 func main() {
+	if code, child := playChild(); child {
+		os.Exit(code)
+	}
 	if err := run(os.Args[1:], os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)

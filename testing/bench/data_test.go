@@ -1,0 +1,118 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+)
+
+// figuresOf runs a benchmark and returns its figures by case and metric.
+func figuresOf(t *testing.T, args ...string) map[string]figure {
+	t.Helper()
+	var out strings.Builder
+	if err := run(append(args, "--json"), &out); err != nil {
+		t.Fatal(err)
+	}
+	list := map[string]figure{}
+	for line := range strings.Lines(out.String()) {
+		var f figure
+		if err := json.Unmarshal([]byte(line), &f); err != nil {
+			t.Fatalf("%v in %s", err, line)
+		}
+		if f.Bench != args[0] {
+			t.Errorf("bench of %s", line)
+		}
+		list[f.Case+" "+f.Metric] = f
+	}
+	return list
+}
+
+func TestDataFigures(t *testing.T) {
+	for _, tc := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{"request", "--time", "10ms"}, []string{"direct/128 p50", "direct/301436 p99", "direct/c64 rate", "service/128 max"}},
+		{[]string{"durable", "--time", "10ms"}, []string{"inference/128 p50", "inference/128 rate"}},
+		{[]string{"failover", "--kills", "1", "--case", "sigkill/direct,sigstop/durable"}, []string{"sigkill/direct p99", "sigstop/durable max"}},
+	} {
+		t.Run(tc.args[0], func(t *testing.T) {
+			list := figuresOf(t, tc.args...)
+			for _, w := range tc.want {
+				f, ok := list[w]
+				if !ok || f.Value <= 0 {
+					t.Errorf("%s is %+v", w, f)
+				}
+				if ok && tc.args[0] != "failover" && (f.Baseline <= 0 || f.Ratio <= 0) {
+					t.Errorf("%s has nothing beside it: %+v", w, f)
+				}
+			}
+		})
+	}
+}
+
+// A fault planted in the executor is noticed by each benchmark's own check.
+func TestDataFaults(t *testing.T) {
+	for _, bench := range [][]string{
+		{"request", "--case", "direct/128", "--time", "10ms"},
+		{"durable", "--time", "10ms"},
+		{"failover", "--kills", "1", "--case", "sigkill/direct"},
+	} {
+		for fault, want := range map[string]string{faultWrong: "is to another request", faultDrop: "deadline_exceeded"} {
+			t.Run(bench[0]+" "+fault, func(t *testing.T) {
+				t.Parallel()
+				var out strings.Builder
+				err := run(append(bench, "--fault", fault), &out)
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("%v; it printed\n%s", err, out.String())
+				}
+			})
+		}
+	}
+}
+
+func TestDataFlags(t *testing.T) {
+	for _, args := range [][]string{
+		{"request", "--case", "x"}, {"request", "--time", "0s"}, {"durable", "--fault", "x"}, {"request", "x"},
+		{"failover", "--kills", "0"}, {"failover", "--leader-kills", "1001"}, {"failover", "--nothing"},
+	} {
+		var out strings.Builder
+		if err := run(args, &out); err == nil {
+			t.Errorf("%v was taken", args)
+		}
+	}
+}
+
+func TestPercentile(t *testing.T) {
+	var times []time.Duration
+	for i := range 100 {
+		times = append(times, time.Duration(100-i))
+	}
+	for p, want := range map[float64]time.Duration{0.5: 51, 0.99: 100, 1: 100, 0: 1} {
+		if got := percentile(times, p); got != want {
+			t.Errorf("%v: %v, want %v", p, got, want)
+		}
+	}
+	if percentile(nil, 0.5) != 0 {
+		t.Error("of nothing")
+	}
+}
+
+func TestGap(t *testing.T) {
+	now := time.Now()
+	at := func(ms ...int) *clockwork {
+		c := new(clockwork)
+		for _, v := range ms {
+			c.times = append(c.times, now.Add(time.Duration(v)*time.Millisecond))
+		}
+		return c
+	}
+	c := at(-5000, -1000, -990, -700, -690, 1)
+	if g := c.gap(now.Add(-980 * time.Millisecond)).Round(time.Millisecond); g != 691*time.Millisecond {
+		t.Errorf("longest gap is %v", g)
+	}
+	if !c.after(now) || c.after(now.Add(time.Second)) {
+		t.Error("after")
+	}
+}
