@@ -19,7 +19,7 @@ LINT := .bin/golangci-lint-$(LINT_VERSION)
 # What npm leaves when it has installed the packages of the lock file.
 NODE_MODULES := testing/node/node_modules/.package-lock.json
 
-.PHONY: help build demo test race fuzz bench chaos sim archtest lint check deps dist clean
+.PHONY: help build demo test race fuzz bench replay chaos sim archtest lint check deps dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ fuzz: ## every fuzz test for FUZZTIME (10s)
 
 bench: ## the Go benchmarks of all packages that have one
 	$(GO) test -run '^$$' -bench . -benchmem $$(grep -rl --include='*_test.go' --exclude-dir=node_modules '^func Benchmark' . | xargs -n 1 dirname | sort -u)
+
+replay: ## an hour of real requests against a fleet, in virtual time; writes the table into README.md, and docs/replay.svg
+	$(GO) run ./testing/replay --readme README.md --svg docs/replay.svg
 
 chaos: build ## the end-to-end tests that kill real processes, afresh, in detail and at full length
 	FLEETBUS_ROUNDS=10 FLEETBUS_ROBOTS=50 $(GO) test -count 1 -v -timeout 20m ./testing/e2e/...
