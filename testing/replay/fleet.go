@@ -87,6 +87,7 @@ type scheme struct {
 	mode messages.Mode
 	tier messages.Tier // the only one that may be used; "": all of them
 	each bool          // every robot has a whole cloud of its own
+	move float64       // score that moving a replica must gain; 0: as the coordinator has it
 }
 
 var schemes = []scheme{
@@ -96,6 +97,7 @@ var schemes = []scheme{
 	{name: "hybrid-static", mode: messages.Static},
 	{name: "hybrid-dynamic", mode: messages.Dynamic},
 	{name: "hybrid-adaptive", mode: messages.Adaptive},
+	{name: "hybrid-adaptive-20", mode: messages.Adaptive, move: 20},
 }
 
 var tiers = []messages.Tier{messages.Cloud, messages.Edge, messages.Robot}
@@ -135,6 +137,9 @@ func (s scheme) tasks(h *hour) (list []messages.Task) {
 			Demand: messages.Resources{Compute: rate * work / 1000, Network: rate * kbit / 1000},
 			Limit:  ms(k.deadline), Deadline: ms(k.deadline),
 			Replicas: replicas, Colocate: true,
+		}
+		if s.move > 0 {
+			t.MovePrice = &s.move
 		}
 		switch {
 		case s.each:

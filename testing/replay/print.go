@@ -40,7 +40,7 @@ func printTable(out io.Writer, list []result) error {
 }
 
 // sought is what the hybrid was said to be worth, for people to compare.
-const sought = "sought: used of paid +20 to +40 %, mean -30 to -70 %, cost -15 to -30 %"
+var sought = []string{"+20 to +40 %", "-30 to -70 %", "-15 to -30 %"}
 
 // printHeadlines prints what the hybrid is worth: by how much its figures differ from those
 // of each other case of the hour, in percent, for each of its modes.
@@ -60,9 +60,9 @@ func printHeadlines(out io.Writer, hour string, list []result) error {
 	}
 	var modes []string
 	for _, h := range hybrids {
-		modes = append(modes, string(h.scheme.mode))
+		modes = append(modes, strings.TrimPrefix(h.scheme.name, "hybrid-"))
 	}
-	fmt.Fprintf(out, "hybrid (%s) against (%s):\n", strings.Join(modes, ", "), sought)
+	fmt.Fprintf(out, "hybrid (%s) against:\n", strings.Join(modes, ", "))
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "\tused of paid\tmean\tcost/h\t")
 	for _, o := range others {
@@ -78,6 +78,11 @@ func printHeadlines(out io.Writer, hour string, list []result) error {
 		}
 		fmt.Fprintln(w, "\t")
 	}
+	fmt.Fprint(w, "sought")
+	for _, s := range sought {
+		fmt.Fprintf(w, "\t%s", s)
+	}
+	fmt.Fprintln(w, "\t")
 	return w.Flush()
 }
 
