@@ -40,6 +40,7 @@ type Client struct {
 	reports reports
 	tasks   tasks
 	outbox  outbox
+	alarms  bus.Alarms // of flights
 
 	begun   atomic.Bool
 	running chan struct{} // closed when subscriptions stand
@@ -102,6 +103,7 @@ func (c *Client) Run(ctx context.Context) (err error) {
 		c.halt()
 		c.landed.Wait()
 		c.outbox.late.Wait()
+		c.alarms.Close()
 		cancel()
 		subs.close()
 		loops.Wait()
