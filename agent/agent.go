@@ -63,7 +63,7 @@ type Agent struct {
 	queued   queued
 	accepts  acceptor
 	crew     *crew                       // runs direct requests
-	subjects map[string]messages.Subject // of direct requests, taken apart; serveDirect's
+	subjects map[string]messages.Subject // of direct requests, taken apart; the reader's
 
 	beat        chan struct{} // a heartbeat is wanted now
 	silence     func()        // ends the heartbeats and returns when none can follow
