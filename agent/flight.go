@@ -42,6 +42,10 @@ func (r *replica) begin(req messages.Request, body []byte, ack string, left time
 	return e
 }
 
+// cutOff reports whether a handler that returned a fault was ended by its context: it would
+// have taken longer.
+func (e *execution) cutOff(fault *messages.Error) bool { return fault != nil && e.ctx.Err() != nil }
+
 // flight is the table of what runs now, by request id. The zero value is ready to use;
 // the methods may be called from many goroutines.
 type flight struct {
