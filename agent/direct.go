@@ -209,20 +209,20 @@ func (a *Agent) admit(req messages.Request, m *nats.Msg, late time.Duration) (*e
 		fault = r.tooLong(left)
 	}
 	if fault != nil {
-		r.release(0)
+		r.release(0, false)
 		return nil, fault
 	}
 	e := r.begin(req, m.Data, "", left)
 	e.word.subject = m.Reply
 	if !a.flight.add(e) { // a delivery out of the queue was quicker
 		e.cancel()
-		r.release(0)
+		r.release(0, false)
 		return nil, nil
 	}
 	if fault := a.safety.begins(e); fault != nil && req.Class == messages.Action {
 		a.flight.remove(e)
 		e.cancel()
-		r.release(0)
+		r.release(0, false)
 		return nil, fault
 	}
 	return e, nil
@@ -296,7 +296,7 @@ func (e *execution) runDirect() {
 		// Persist, then send: who reads an answer finds the outcome in the journal.
 		r.a.journal(e.req, state, fault, took)
 	}
-	r.release(took)
+	r.release(took, e.cutOff(fault))
 	r.a.ended(e, fault)
 	r.a.answer(e.req, resp, fault, took, deadlineOf(e), e.parts.end())
 	r.a.flight.remove(e)

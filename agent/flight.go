@@ -46,6 +46,10 @@ func (r *replica) begin(req messages.Request, body []byte, ack string, left time
 // cancel ends the context of an execution; it must be called at its end.
 func (e *execution) cancel() { e.span.cancel() }
 
+// cutOff reports whether a handler that returned a fault was ended by its context: it would
+// have taken longer.
+func (e *execution) cutOff(fault *messages.Error) bool { return fault != nil && e.ctx.Err() != nil }
+
 // flight is the table of what runs now, by request id. The zero value is ready to use;
 // the methods may be called from many goroutines.
 type flight struct {
