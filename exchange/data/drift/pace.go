@@ -1,0 +1,48 @@
+package drift
+
+import "time"
+
+// Bounds of a download's pace.
+//
+//   - MostChunks is how many chunks of 128 KiB are asked for at once: 2 MiB, that is
+//     100 MB/s over a round trip of 20 ms. It also bounds what a server has in its buffers
+//     for one agent.
+//   - Stall is how much longer a round trip may take than it does on a link that has nothing
+//     to do before a download counts as standing in others' way: below that 250 ms after
+//     which a robot's ping counts as lost, and far below a heartbeat (1 s).
+//   - mostPause bounds the wait between two questions of a download that gives way.
+const (
+	MostChunks = 16
+	Stall      = 50 * time.Millisecond
+	mostPause  = 500 * time.Millisecond
+)
+
+// Pace is how fast a download goes: it asks for Chunks at once and waits for Pause between
+// two questions. The zero value is where every download begins: slowly.
+type Pace struct {
+	Chunks int
+	Pause  time.Duration
+	Best   time.Duration // the fastest round trip so far
+}
+
+// Next returns the pace after a round trip, measured on the connection beside the download,
+// that took rtt. It gives way by halves and speeds up by steps, so that many downloads which
+// share a server come to share it evenly, and leave it room for everybody else. It is pure.
+func (p Pace) Next(rtt time.Duration) Pace {
+	p.Chunks = max(p.Chunks, 1)
+	if p.Best == 0 || rtt < p.Best {
+		p.Best = rtt
+	}
+	switch {
+	case rtt <= p.Best+Stall:
+		if p.Pause /= 2; p.Pause < time.Millisecond {
+			p.Pause = 0
+			p.Chunks = min(p.Chunks+1, MostChunks)
+		}
+	case p.Chunks > 1:
+		p.Chunks /= 2
+	default:
+		p.Pause = min(max(2*p.Pause, 10*time.Millisecond), mostPause)
+	}
+	return p
+}
