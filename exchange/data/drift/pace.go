@@ -7,14 +7,15 @@ import "time"
 //   - MostChunks is how many chunks of 128 KiB are asked for at once: 2 MiB, that is
 //     100 MB/s over a round trip of 20 ms. It also bounds what a server has in its buffers
 //     for one agent.
-//   - Stall is how much longer a round trip may take than it does on a link that has nothing
-//     to do before a download counts as standing in others' way: below that 250 ms after
-//     which a robot's ping counts as lost, and far below a heartbeat (1 s).
-//   - mostPause bounds the wait between two questions of a download that gives way.
+//   - Stall is how much longer a round trip may take than twice the fastest so far before a
+//     download counts as standing in others' way: a tenth of the 250 ms after which a robot's
+//     ping counts as lost, and more than what a good Wi-Fi varies by.
+//   - mostPause bounds the wait between two questions of a download that gives way: it goes on
+//     at 1 MB/s at least.
 const (
 	MostChunks = 16
-	Stall      = 50 * time.Millisecond
-	mostPause  = 500 * time.Millisecond
+	Stall      = 25 * time.Millisecond
+	mostPause  = 100 * time.Millisecond
 )
 
 // Pace is how fast a download goes: it asks for Chunks at once and waits for Pause between
@@ -34,7 +35,7 @@ func (p Pace) Next(rtt time.Duration) Pace {
 		p.Best = rtt
 	}
 	switch {
-	case rtt <= p.Best+Stall:
+	case rtt <= 2*p.Best+Stall:
 		if p.Pause /= 2; p.Pause < time.Millisecond {
 			p.Pause = 0
 			p.Chunks = min(p.Chunks+1, MostChunks)
