@@ -28,6 +28,8 @@ func TestProtocolNamesStreamsAndBuckets(t *testing.T) {
 	}
 	want = append(want,
 		"`"+bus.EventStreamName("<fleet>")+"`",
+		"`"+bus.MailStreamName("<fleet>", "<site>")+"`",
+		"`"+bus.MailedStreamName("<fleet>", "<site>")+"`",
 		"`OBJ_"+bus.BodiesName("<fleet>")+"`",
 		"`"+bus.BucketSubject("<fleet>", bus.Agents, "<agent>")+"`",
 		"group `"+bus.Group+"`",

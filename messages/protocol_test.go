@@ -259,6 +259,9 @@ func TestProtocolWords(t *testing.T) {
 	for _, s := range []DataState{DataSynced, DataFetching, DataFailed} {
 		words = append(words, string(s))
 	}
+	for _, s := range []MailState{MailDelivered, MailWaiting, MailExpired, MailRefused} {
+		words = append(words, string(s))
+	}
 	for _, s := range Tiers() {
 		words = append(words, string(s))
 	}

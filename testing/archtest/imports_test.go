@@ -40,6 +40,7 @@ var table = []row{
 	{"router/…", []string{"messages", "messages/bus", "router/…"}},
 	{"coordinator/…", []string{"messages", "messages/bus", "coordinator/…"}},
 	{"exchange/data/drift", []string{"messages"}},
+	{"exchange/mail/order", []string{"messages"}},
 	{"exchange/…", []string{"messages", "messages/bus", "exchange/…"}},
 	{"internal/embed", []string{"messages"}},
 	{"internal/fleetfile", []string{"messages", "coordinator/alloc"}},
@@ -117,7 +118,7 @@ func wrongLinks(pkgs []pkg) (bad []string) {
 
 // pure packages decide and do nothing else, so that the same input gives the same result
 // in a test, in a simulation and in production. messages is one of them by its own word.
-var pure = []string{"messages", "coordinator/alloc", "coordinator/alloc/assign", "coordinator/alloc/packing", "coordinator/placement", "router/route", "agent/latch", "exchange/data/drift"}
+var pure = []string{"messages", "coordinator/alloc", "coordinator/alloc/assign", "coordinator/alloc/packing", "coordinator/placement", "router/route", "agent/latch", "exchange/data/drift", "exchange/mail/order"}
 
 // impureImports are packages of the standard library by which the world gets in; all that
 // is below them too.
