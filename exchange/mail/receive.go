@@ -214,9 +214,8 @@ func (p *Peer) drain(ctx context.Context, fresh bool) (again bool, err error) {
 		return false, err
 	}
 	defer func() {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
-		defer cancel()
-		if lerr := p.b.LeaveMailbox(end, p.cfg.Site, p.cfg.Name); lerr != nil && err == nil && ctx.Err() == nil {
+		lerr := p.b.Ask(context.WithoutCancel(ctx), askTime, func(ctx context.Context) error { return p.b.LeaveMailbox(ctx, p.cfg.Site, p.cfg.Name) })
+		if lerr != nil && err == nil && ctx.Err() == nil {
 			err = lerr // the next one ends it, or it ends by itself
 		}
 	}()
