@@ -225,7 +225,7 @@ func (a *app) inbox(cmd *cobra.Command, name string, count int) error {
 func (a *app) readFrom(ctx context.Context, b *bus.Bus, name string, show func(*mail.Message) error) error {
 	s := b.Subject(messages.KindMailRead, "")
 	s.Agent = name
-	sub, err := b.Conn.SubscribeSync(s.String())
+	sub, err := b.Conn.QueueSubscribeSync(s.String(), "inbox") // of two that read one has each message
 	if err != nil {
 		return bus.Explain(err, "read the mail of "+name)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"runtime/debug"
 	"time"
 
@@ -161,7 +162,7 @@ func (p *Peer) drainBox(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		due := lookEvery
+		due := lookEvery - rand.N(lookEvery/10) // a fleet that was started at once does not look at once for ever
 		switch {
 		case err != nil:
 			if text := err.Error(); text != said && p.nc.IsConnected() {

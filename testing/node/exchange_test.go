@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -41,7 +42,11 @@ func TestTemplatesAreEnoughForExchange(t *testing.T) {
 	dir := t.TempDir()
 	env := messages.Environment{ID: robot, Tier: messages.Robot}
 	begin(t, "holder", data.NewHolder(connect(t, s, "agent", robot, nil), data.HolderConfig{Fleet: fleet, Environment: env, Dir: dir, Every: 100 * time.Millisecond, Logger: silent}).Run)
-	store := data.NewStore(admin)
+	_, err = admin.Bodies(within(t))
+	must(t, err)
+	writes, err := bus.New(connect(t, s, "writer", "lab", nil), fleet, 1)
+	must(t, err)
+	store := data.NewStore(writes)
 	for _, body := range []string{"one", "another"} {
 		_, err = store.Put(within(t), data.Body{Name: "map"}, strings.NewReader(body))
 		must(t, err)
@@ -65,6 +70,9 @@ func TestTemplatesAreEnoughForExchange(t *testing.T) {
 		})
 	}
 	acked(1)
+	if _, err := store.Get(within(t), "map", new(bytes.Buffer)); err != nil {
+		t.Error(err)
+	}
 	_, err = store.Remove(within(t), "map", nil, "")
 	must(t, err)
 	natstest.Eventually(t, patience, "the map to go", func() bool {
@@ -142,6 +150,9 @@ func TestTemplatesAreNotTooMuchForExchange(t *testing.T) {
 		{"program", "publish", "fb.demo.main.mail.post.robot-2.robot-1"},
 		{"program", "subscribe", "fb.demo.main.mail.read.robot-2.*"},
 		{"client", "publish", "fb.demo.main.mail.post.robot-1.robot-2"},
+		{"writer", "publish", "$KV.fb__demo__acks.robot-1.map"},
+		{"writer", "publish", "$KV.fb__demo__desired.task.detect"},
+		{"client", "publish", "$KV.fb__demo__data.map"},
 	} {
 		refused := make(chan struct{}, 8)
 		nc := connect(t, s, tc.user, robot, func(error) { refused <- struct{}{} })
