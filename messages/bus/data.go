@@ -136,6 +136,10 @@ func (u *Upload) Finish(ctx context.Context, size int64, digest []byte, name str
 
 // Drop removes the chunks of a body that was begun and is not wanted.
 func (u *Upload) Drop(ctx context.Context) error {
+	// First those on their way: the server may store one after it has removed the others.
+	for len(u.acks) > 0 && ctx.Err() == nil {
+		_ = u.confirm(ctx) // what was not stored need not be removed
+	}
 	s, err := u.b.JS.Stream(ctx, bodiesStream(u.b.Fleet))
 	if err == nil {
 		err = s.Purge(ctx, jetstream.WithPurgeSubject(chunkSubject(u.b.Fleet, u.Object)))

@@ -20,14 +20,15 @@ import (
 //     it may be a few more.
 //   - MailBody bounds the body of a message that waits, bytes; what is larger is data
 //     (package exchange/data), or a reference.
-//   - mailBytes bounds all the mail of a site, so that it cannot fill the server's disk.
+//   - mailBytes bounds all the mail of a site, so that it cannot fill the server's disk; the
+//     server reserves it.
 //   - MailAge is how long mail waits at most, and how long it is known what became of it.
 const (
 	MailMost  = 1_000
 	MailAll   = 4_000
 	MailBody  = 256 << 10
 	MailAge   = 7 * 24 * time.Hour
-	mailBytes = 512 << 20
+	mailBytes = 128 << 20
 )
 
 // mailDedupe is how long the server drops a second copy of a message by itself. It is far
@@ -120,7 +121,7 @@ func (b *Bus) StoreMail(ctx context.Context, m *nats.Msg, id string, left time.D
 		return ack.Duplicate, nil
 	case errors.As(err, &api) && strings.Contains(api.Description, "maximum"):
 		return false, &messages.Error{Code: messages.CodeBusy, RetryAfter: time.Second, Message: "the box is full (" + api.Description +
-			"): " + strconv.Itoa(MailMost) + " messages of one sender may wait for a receiver, and all of a site may have 512 MiB; wait until it reads them, or let them expire"}
+			"): " + strconv.Itoa(MailMost) + " messages of one sender may wait for a receiver, and all of a site may have 128 MiB; wait until it reads them, or let them expire"}
 	}
 	return false, Explain(err, "store mail")
 }
