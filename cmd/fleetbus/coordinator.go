@@ -47,7 +47,7 @@ lease expires. Requests are served by the last plan even when none runs.`,
 					part{"coordinator", coordinator.New(nc, coordinator.Config{
 						Fleet: a.fleet, ID: id, Replicas: replicas, LeaseTTL: lease, Logger: log, Version: versionString(), SystemEvents: system,
 					}).Run},
-					a.announcer(nc, cmd))
+					a.announcer(nc, cmd), a.provider(nc, replicas, log))
 			})
 		},
 	}

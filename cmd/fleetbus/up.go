@@ -197,7 +197,7 @@ func (a *app) serve(ctx context.Context, cmd *cobra.Command, server *embed.Serve
 			Fleet: a.fleet, ID: id, Logger: log, Version: versionString()}).Run},
 		part{"router", router.NewService(forRouter, router.Config{
 			Fleet: a.fleet, Site: a.site, Origin: id, Logger: log}).Run},
-		a.announcer(forCoordinator, cmd),
+		a.announcer(forCoordinator, cmd), a.provider(forCoordinator, 0, log),
 		part{"announcement", func(ctx context.Context) error {
 			leads := a.awaitLeader(ctx, forCoordinator)
 			if err := a.announce(cmd, server, o, file, leads); err != nil {
