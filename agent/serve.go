@@ -151,6 +151,9 @@ const (
 // execute calls the handler, for this request alone or in a batch. What it returns as an
 // error is for the caller. The time is 0 where nothing was executed.
 func (r *replica) execute(e *execution) (backend.Response, *messages.Error, time.Duration) {
+	if asksMetadata(e.req) {
+		return r.describe(e)
+	}
 	if r.batch.together() {
 		return r.executeTogether(e)
 	}
