@@ -12,52 +12,15 @@ import (
 	"time"
 
 	"github.com/fleetbus/fleetbus/agent/backend"
+	"github.com/fleetbus/fleetbus/agent/backend/health"
 	"github.com/fleetbus/fleetbus/messages"
 )
 
-// When a server is asked again: watchEvery while it is well, doubtEvery once something was
-// wrong. Two answers in a row decide, so that a server that reloads its listener, or was
-// asked in the middle of a change, is not taken down for it.
-const (
-	watchEvery = time.Second
-	doubtEvery = 100 * time.Millisecond
-	doubtMost  = 2
-)
-
-// silence is the error of a question without an answer.
-type silence struct{ error }
-
-// health judges a server by its answers. It is pure.
-type health struct {
-	doubts int // answers in a row that were none of a server that is ready
-}
-
-// judge takes in what a question brought at now. answered is when the server last answered
-// anything, hang how long it may be silent. It returns when to ask next, or why the server
-// counts as dead.
-func (h *health) judge(now, answered time.Time, hang time.Duration, err error) (next time.Duration, dead error) {
-	var silent silence
-	switch {
-	case err == nil:
-		h.doubts = 0
-		return watchEvery, nil
-	case errors.As(err, &silent):
-		if quiet := now.Sub(answered); quiet >= hang {
-			return 0, fmt.Errorf("it hangs: no answer to anything for %v", quiet.Round(time.Millisecond))
-		}
-		return watchEvery, nil
-	}
-	if h.doubts++; h.doubts >= doubtMost {
-		return 0, err
-	}
-	return doubtEvery, nil
-}
-
 // watch asks the server whether it is ready until it has died or is closed.
 func (s *server) watch() {
-	var h health
+	var judge health.Judge
 	s.answered.Store(time.Now().UnixNano())
-	timer := time.NewTimer(watchEvery)
+	timer := time.NewTimer(health.Every)
 	defer timer.Stop()
 	for {
 		select {
@@ -76,7 +39,7 @@ func (s *server) watch() {
 		if err == nil {
 			s.answered.Store(now.UnixNano())
 		}
-		next, dead := h.judge(now, time.Unix(0, s.answered.Load()), s.o.HangTimeout, err)
+		next, dead := judge.Take(now, time.Unix(0, s.answered.Load()), s.o.HangTimeout, err)
 		if dead != nil {
 			s.die(dead)
 			close(s.done)
@@ -94,7 +57,7 @@ func (s *server) suspect() {
 	}
 }
 
-// probe asks once whether the server is ready: nil, silence, or what it said instead.
+// probe asks once whether the server is ready: nil, a health.Silence, or what it said instead.
 func (s *server) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
@@ -186,18 +149,18 @@ func path(at string) string {
 }
 
 // plain strips the method and the URL off an error, which the message around it has; one
-// that says that there was no answer becomes silence.
+// that says that there was no answer becomes a health.Silence.
 func plain(err error) error {
 	var wrapped *url.Error
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
-		return silence{errors.New("no answer")}
+		return health.Silence{Err: errors.New("no answer")}
 	}
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
-		return silence{errors.New("no answer")}
+		return health.Silence{Err: errors.New("no answer")}
 	}
 	return err
 }

@@ -188,36 +188,6 @@ func TestConnectionsAreKept(t *testing.T) {
 	}
 }
 
-func TestHealth(t *testing.T) {
-	now := time.Unix(1000, 0)
-	refused, silent := errors.New("connection refused"), silence{errors.New("no answer")}
-	var h health
-	for i, s := range []struct {
-		err   error
-		quiet time.Duration
-		next  time.Duration
-		dead  string
-	}{
-		{nil, 0, watchEvery, ""},
-		{refused, 0, doubtEvery, ""},
-		{nil, 0, watchEvery, ""}, // it was a moment's
-		{silent, 29 * time.Second, watchEvery, ""},
-		{silent, 30 * time.Second, 0, "it hangs: no answer to anything for 30s"},
-		{refused, 0, doubtEvery, ""},
-		{silent, time.Second, watchEvery, ""}, // says nothing either way
-		{refused, 0, 0, "connection refused"},
-	} {
-		next, dead := h.judge(now, now.Add(-s.quiet), 30*time.Second, s.err)
-		text := ""
-		if dead != nil {
-			text = dead.Error()
-		}
-		if next != s.next || text != s.dead {
-			t.Errorf("step %d: %v, %q; want %v, %q", i, next, text, s.next, s.dead)
-		}
-	}
-}
-
 func TestSaid(t *testing.T) {
 	for in, want := range map[string]string{
 		"":                           "",
