@@ -264,7 +264,7 @@ func (a *Agent) answer(req messages.Request, resp backend.Response, fault *messa
 	}
 	reply.Service, reply.Err, reply.ContentType, reply.Part = took, fault, resp.ContentType, parts
 	if reply.ContentType == "" || len(reply.ContentType) > maxContentType {
-		reply.ContentType = req.ContentType
+		reply.ContentType, _, _ = messages.TakeParams(req.ContentType) // they speak of the request's body
 	}
 	env := envelopes.Get().(*envelope)
 	defer env.free()
