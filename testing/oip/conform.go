@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Target is what a conformance run asks.
@@ -66,14 +67,29 @@ func Binary(id string, n int) (body []byte, header int) {
 	return body, len(head)
 }
 
-// Infer asks with a binary tensor of n numbers and checks the answer.
-func (t Target) Infer(ctx context.Context, id string, n int) error {
+// Infer asks with a binary tensor of n numbers, checks the answer, and returns what the
+// request took.
+func (t Target) Infer(ctx context.Context, id string, n int) (time.Duration, error) {
 	body, header := Binary(id, n)
+	begun := time.Now()
 	a, err := t.do(ctx, http.MethodPost, "/v2/models/"+t.Model+"/infer", body, "Content-Type", "application/octet-stream", headerBinary, strconv.Itoa(header))
-	if err != nil {
-		return err
+	took := time.Since(begun)
+	if err == nil {
+		err = checkBinary(a, id, "2", n)
 	}
-	return checkBinary(a, id, "2", n)
+	return took, err
+}
+
+// Echo asks with bytes that are no tensor, which the stand-in returns as they are, checks
+// them, and returns what the request took.
+func (t Target) Echo(ctx context.Context, body []byte) (time.Duration, error) {
+	begun := time.Now()
+	a, err := t.do(ctx, http.MethodPost, "/v2/models/"+t.Model+"/infer", body, "Content-Type", "application/x-bytes")
+	took := time.Since(begun)
+	if err == nil && (a.status != http.StatusOK || !bytes.Equal(a.body, body)) {
+		err = fmt.Errorf("status %d, %d bytes came back as %d others", a.status, len(body), len(a.body))
+	}
+	return took, err
 }
 
 func checkBinary(a answer, id, version string, n int) error {
