@@ -24,6 +24,7 @@ type doorFlags struct {
 	listen, id    string
 	keyFile       string
 	cert, certKey string
+	portFile      string
 	maxBody       int
 	rate          float64
 }
@@ -48,6 +49,7 @@ func (d *doorFlags) define(f *pflag.FlagSet, port string) {
 	f.StringVar(&d.keyFile, "api-key-file", "", "`FILE` with keys, one a line, of which clients send one as Authorization: Api-Key … [$"+keyVariable+" has one]")
 	f.StringVar(&d.cert, "listen-cert", "", "certificate `FILE`, to serve TLS")
 	f.StringVar(&d.certKey, "listen-key", "", "private key `FILE` of the certificate")
+	f.StringVar(&d.portFile, "port-file", "", "`FILE` to write HOST:PORT to once it listens and is connected")
 	f.IntVar(&d.maxBody, "max-body", 0, "largest `BYTES` of a request (default: what fits into a message of the NATS server)")
 	f.Float64Var(&d.rate, "rate", 0, "requests a second: with openpi of one client, which then waits (default 200); with http of all, further ones are busy (default 5000)")
 }
@@ -121,6 +123,11 @@ func (d *doorFlags) run(a *app, cmd *cobra.Command, kind string, maxConns int, o
 		client := router.NewClient(nc, router.Config{Fleet: a.fleet, Site: a.site, Origin: id, Logger: log})
 		g := open(door{keys: keys, client: client, nc: nc, log: log})
 		log.Info("gateway runs", "kind", kind, "id", id, "listen", l.Addr().String(), "keys", keys.Any(), "tls", d.cert != "", "fleet", a.fleet, "site", a.site, "server", nc.ConnectedUrlRedacted())
+		if d.portFile != "" {
+			if err := writeWhole(d.portFile, l.Addr().String()); err != nil {
+				return usagef("--port-file: %v", err)
+			}
+		}
 		return besideClient(ctx, client, func(ctx context.Context) error {
 			return g.Run(ctx, l, gateway.TLS{CertFile: d.cert, KeyFile: d.certKey})
 		})

@@ -109,11 +109,14 @@ func (p part) gateway(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	run, stop := context.WithCancel(context.WithoutCancel(ctx))
-	ended := make(chan error, 1)
-	go func() { ended <- client.Run(run) }()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = client.Run(run) // what is wrong with it Ready says
+	}()
 	defer func() {
 		stop()
-		_ = <-ended // what is wrong with it Ready has said
+		<-ended
 	}()
 	if err := client.Ready(ctx); err != nil {
 		return err

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"strings"
 	"sync"
 
 	"github.com/fleetbus/fleetbus/internal/openpiwire"
@@ -164,3 +166,15 @@ func (c *Client) Close() { _ = c.c.Close(1000, "") } // an error says that it is
 
 // CloseNow ends the connection without a word.
 func (c *Client) CloseNow() { c.c.CloseNow() }
+
+// Serve runs a server on a free port of loopback until stop is called, which ends all its
+// connections.
+func Serve(s *Server) (url string, stop func()) {
+	web := httptest.NewServer(s)
+	return "ws" + strings.TrimPrefix(web.URL, "http"), func() {
+		web.Listener.Close()
+		s.CloseAll()
+		web.CloseClientConnections()
+		web.Close()
+	}
+}
