@@ -18,3 +18,22 @@ func TestParams(t *testing.T) {
 		}
 	}
 }
+
+// Whatever a content type says, what is put behind it comes off again, and nothing else.
+func FuzzParams(f *testing.F) {
+	for _, s := range []string{"", "application/json", "a/b; c=d", "; inference-header-content-length=1", "x; model-version="} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, in string) {
+		rest, binary, version := TakeParams(in)
+		if len(rest) > len(in) || in[:len(rest)] != rest {
+			t.Fatalf("%q became %q", in, rest)
+		}
+		if again, b, v := TakeParams(AddParam(AddParam(rest, ParamVersion, "7"), ParamBinary, "12")); again != rest || b != "12" || v != "7" {
+			// What is left of it may end in one of ours a second time, and then stays.
+			if binary == "" && version == "" {
+				t.Fatalf("%q came back as %q, %q, %q", rest, again, b, v)
+			}
+		}
+	})
+}

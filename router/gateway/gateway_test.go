@@ -1,9 +1,22 @@
 package gateway
 
 import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
 	"log/slog"
+	"math/big"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -84,6 +97,79 @@ func TestListen(t *testing.T) {
 			t.Errorf("%s: %v, want %q", c.address, err, c.want)
 		}
 	}
+}
+
+// certificate writes a certificate of loopback's own, and its key.
+func certificate(t *testing.T) (files TLS, pool *x509.CertPool) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der, err := x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = TLS{CertFile: filepath.Join(t.TempDir(), "cert"), KeyFile: filepath.Join(t.TempDir(), "key")}
+	for file, block := range map[string]*pem.Block{files.CertFile: {Type: "CERTIFICATE", Bytes: der}, files.KeyFile: {Type: "EC PRIVATE KEY", Bytes: secret}} {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pool = x509.NewCertPool()
+	parsed, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool.AddCert(parsed)
+	return files, pool
+}
+
+// A door with a certificate speaks TLS, and stops when it is told to.
+func TestTLS(t *testing.T) {
+	files, pool := certificate(t)
+	l, err := Listen(t.Context(), "127.0.0.1:0", Keys{}, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- Serve(ctx, l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") }), files, slog.New(slog.DiscardHandler))
+	}()
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+l.Addr().String(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := io.ReadAll(resp.Body); err != nil || string(text) != "hello" {
+		t.Errorf("%q, %v", text, err)
+	}
+	resp.Body.Close()
+	transport.CloseIdleConnections()
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	l, err = Listen(t.Context(), "127.0.0.1:0", Keys{}, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = Serve(t.Context(), l, http.NotFoundHandler(), TLS{CertFile: "/no/such/file", KeyFile: "/no/such/file"}, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.Contains(err.Error(), "/no/such/file") {
+		t.Error(err)
+	}
+	l.Close()
 }
 
 // No more connections than allowed are open; one that ends makes room.

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
 	"github.com/fleetbus/fleetbus/agent"
 	"github.com/fleetbus/fleetbus/agent/backend/backendtest"
 	backend "github.com/fleetbus/fleetbus/agent/backend/openpi"
@@ -529,6 +530,59 @@ func TestEntrance(t *testing.T) {
 	c.CloseNow()
 	if _, err := net.DialTimeout("tcp", strings.TrimPrefix(d.url, "ws://"), time.Second); err == nil {
 		t.Error("it still listens")
+	}
+}
+
+// What goes wrong with a policy server, in the words that its client sees at the end.
+func TestFaults(t *testing.T) {
+	l := lab.New(t)
+	s := serve(t, answer)
+	s.Misbehave = func(c *openpiwire.Conn, r *http.Request, o []byte) bool {
+		switch string(o[:min(len(o), 16)]) {
+		case "close":
+			c.CloseNow()
+		case "1011":
+			_ = c.Close(1011, "out of memory")
+		case "text":
+			_ = c.Fail(r.Context(), "Traceback\nKeyError: 'prompt'")
+		default:
+			return false
+		}
+		return true
+	}
+	l.Agent("edge", pi0(), s.handler())
+	l.Place(pi0(), "edge")
+	d := open(t, l, nil)
+	for body, text := range map[string]string{
+		"close": "gave no answer: the connection was closed without a word", "1011": "the other side closed with status 1011, out of memory", "text": "KeyError: 'prompt'",
+	} {
+		_, err := infer(t, connect(t, d.url), []byte(body))
+		wantEnd(t, err, "backend_failed", text)
+	}
+	if got, err := infer(t, connect(t, d.url), policy.Observation(4, 9)); err != nil || policy.AnswerTo(got) != 9 {
+		t.Errorf("afterwards: %v", err)
+	}
+	// And with a client.
+	ws, resp, err := websocket.Dial(t.Context(), d.url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.Body != nil {
+		resp.Body.Close()
+	}
+	defer ws.CloseNow()
+	if _, _, err := ws.Read(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := ws.Write(t.Context(), websocket.MessageText, []byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	kind, text, err := ws.Read(t.Context())
+	if err != nil || kind != websocket.MessageText || !strings.Contains(string(text), "fleetbus.Error: bad_request: found a text message of 5 bytes, expected an observation as a binary message") {
+		t.Errorf("%v %q %v", kind, text, err)
+	}
+	if _, _, err := ws.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusInternalError {
+		t.Error(err)
 	}
 }
 

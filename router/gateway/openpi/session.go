@@ -74,12 +74,15 @@ func (s *session) run() {
 // end says goodbye as the protocol does.
 func (s *session) end(err error) {
 	var large *openpiwire.TooLarge
+	var text *openpiwire.Traceback
 	switch {
 	case err == nil: // the door stops
 		_ = s.wire.Close(1001, "the gateway stops") // whoever has gone needs none
 		return
 	case errors.As(err, &large):
 		err = messages.Errorf(messages.CodePayloadTooLarge, "an observation is %v; raise max_payload of the NATS servers (up to 8 MB), or send smaller pictures", large)
+	case errors.As(err, &text):
+		err = messages.Errorf(messages.CodeBadRequest, "found a text message of %d bytes, expected an observation as a binary message", len(text.Text))
 	}
 	if messages.CodeOf(err) == messages.CodeInternal { // not one of ours: the connection's own end
 		s.log.Info("client gone", "reason", err)
