@@ -458,6 +458,51 @@ func TestSticky(t *testing.T) {
 	}
 }
 
+// With sessions on the agent, too, every client has a connection of its own to the policy
+// server, which may keep its state there.
+func TestSessionsReachTheirConnection(t *testing.T) {
+	l := lab.New(t)
+	var mu sync.Mutex
+	seen := map[*openpiwire.Conn]map[uint64]int{} // connection → client → observations
+	s := serve(t, answer)
+	s.Parallel = true
+	s.Misbehave = func(c *openpiwire.Conn, _ *http.Request, o []byte) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if seen[c] == nil {
+			seen[c] = map[uint64]int{}
+		}
+		seen[c][policy.IDOf(o)>>32]++
+		return false
+	}
+	l.Agent("edge", pi0(), backend.New(backend.Options{Name: "pi0", URL: s.url, Sessions: true, Logger: lab.Log()}))
+	l.Place(pi0(), "edge")
+	d := open(t, l, func(c *Config) { c.Sticky = StickyPrefer })
+	var all sync.WaitGroup
+	for n := range uint64(3) {
+		c := connect(t, d.url)
+		all.Go(func() {
+			for i := range uint64(20) {
+				if _, err := infer(t, c, policy.Observation(4, n<<32|i)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	mu.Lock()
+	defer mu.Unlock()
+	if len(seen) != 3 {
+		t.Errorf("%d connections served 3 clients", len(seen))
+	}
+	for _, by := range seen {
+		if len(by) != 1 {
+			t.Errorf("a connection served %d clients", len(by))
+		}
+	}
+}
+
 // Who may come in, how many, and what a probe sees.
 func TestEntrance(t *testing.T) {
 	l := lab.New(t)
