@@ -20,7 +20,6 @@ require (
 )
 
 require (
-	github.com/coder/websocket v1.8.15
 	github.com/antithesishq/antithesis-sdk-go v0.8.0-default-no-op // indirect
 	github.com/google/go-tpm v0.9.8 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
