@@ -14,14 +14,15 @@ import (
 
 // What users need to write a handler; see package [backend].
 type (
-	Handler  = backend.Handler
-	Server   = backend.Server
-	Dying    = backend.Dying
-	Open     = backend.Open
-	Request  = backend.Request
-	Response = backend.Response
-	Batcher  = backend.Batcher
-	Result   = backend.Result
+	Handler   = backend.Handler
+	Server    = backend.Server
+	Dying     = backend.Dying
+	Open      = backend.Open
+	Request   = backend.Request
+	Response  = backend.Response
+	Batcher   = backend.Batcher
+	Describer = backend.Describer
+	Result    = backend.Result
 )
 
 // Func makes a handler of a Go function that answers bytes with bytes; see

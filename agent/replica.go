@@ -142,7 +142,7 @@ func (r *replica) openHandler(ctx context.Context) (server Server, err error) {
 		return nil, err
 	}
 	defer r.recovered("Open", &err)
-	server, err = h.Open(ctx, Open{Replica: r.id, Task: r.task, Environment: r.a.cfg.Environment})
+	server, err = h.Open(ctx, Open{Replica: r.id, Task: r.task, Environment: r.a.cfg.Environment, Loading: r.loading})
 	if err == nil && server == nil {
 		err = errors.New("the handler returned no server and no error")
 	}
@@ -153,6 +153,16 @@ func (r *replica) openHandler(ctx context.Context) (server Server, err error) {
 		}
 	}
 	return server, err
+}
+
+// loading keeps the handler's word about how far it is for the next heartbeat. It asks for
+// none: a handler may say something new many times a second.
+func (r *replica) loading(note string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.state == messages.ReplicaLoading {
+		r.reason = note
+	}
 }
 
 // recovered, deferred, turns a panic of user code into an error.

@@ -143,6 +143,9 @@ func (r *replica) tooLong(left time.Duration) *messages.Error {
 // execute calls the handler, for this request alone or in a batch. What it returns as an
 // error is for the caller. The time is 0 where nothing was executed.
 func (r *replica) execute(e *execution) (backend.Response, *messages.Error, time.Duration) {
+	if asksMetadata(e.req) {
+		return r.describe(e)
+	}
 	if r.batch.together() {
 		return r.executeTogether(e)
 	}
@@ -255,7 +258,7 @@ func (a *Agent) answer(req messages.Request, resp backend.Response, fault *messa
 	}
 	reply.Service, reply.Err, reply.ContentType, reply.Part = took, fault, resp.ContentType, parts
 	if reply.ContentType == "" || len(reply.ContentType) > maxContentType {
-		reply.ContentType = req.ContentType
+		reply.ContentType, _, _ = messages.TakeParams(req.ContentType) // they speak of the request's body
 	}
 	env := envelopes.Get().(*envelope)
 	defer env.free()

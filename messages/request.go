@@ -43,6 +43,11 @@ const (
 	HeaderMsgID       = "Nats-Msg-Id"
 )
 
+// MetadataType is the content type of a question to a backend instead of its model: an
+// inference with it and an empty body is answered with what the model server says of
+// itself, byte for byte. A handler that knows nothing of the kind ends it as bad_request.
+const MetadataType = "application/vnd.fleetbus.metadata"
+
 // What became of an action that waited in the journal for its robot: the robot took it,
 // to execute or to refuse it, or its caller withdrew it. Whoever settles it writes an entry
 // under the subject of the action on the condition that the action is still the last one

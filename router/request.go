@@ -19,6 +19,12 @@ type Inference struct {
 	Traceparent string        // W3C trace context, passed on
 	ID          string        // a name, unique among all requests ever; "": one is made
 
+	// Agent, where it is not "", is asked first, as long as it has a ready replica, and
+	// straight, as a queue is taken from by whoever is free. With AgentOnly nobody else is
+	// asked: requests of one session stay where its state is, or end as not_placed.
+	Agent     string
+	AgentOnly bool
+
 	// OnPartial, where it is not nil, is called with every partial result and report of
 	// progress, in order, by the goroutine that called Infer; it must return quickly. Parts of
 	// an attempt that failed are not taken back: the next one begins with its first, and
@@ -102,7 +108,11 @@ func (c *Client) ask(ctx context.Context, req messages.Request, in Inference, st
 	}
 	f.site = sites[0]
 	p := route.Params{Task: req.Task, Deadline: until, Attempts: r.Task.Attempts(), Candidates: c.candidates(req.Task, until)}
-	if r.Task.Delivery != messages.Direct {
+	if in.Agent != "" {
+		all := p.Candidates
+		p.Candidates = func() []route.Candidate { return route.Prefer(all(), in.Agent, in.AgentOnly) }
+		p.Patient = r.Task.Delivery != messages.Direct
+	} else if r.Task.Delivery != messages.Direct {
 		// It may wait like in a queue even where there is none: the queue is what its
 		// owner chose, and the stream is what is missing.
 		p.Patient = true

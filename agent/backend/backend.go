@@ -2,6 +2,7 @@ package backend
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/fleetbus/fleetbus/messages"
 )
@@ -20,6 +21,19 @@ type Open struct {
 	Replica     string
 	Task        messages.Task
 	Environment messages.Environment // of the agent
+
+	// Loading tells how far the handler is while Open runs, in a few words for people: a
+	// model that loads, a server that does not answer yet. It goes out with the heartbeats
+	// (`fleetbus placements` shows it), may be called often and by any goroutine, and may be
+	// nil: use [Open.Note].
+	Loading func(note string)
+}
+
+// Note tells how far the handler is, where somebody wants to know.
+func (o Open) Note(format string, args ...any) {
+	if o.Loading != nil {
+		o.Loading(fmt.Sprintf(format, args...))
+	}
 }
 
 // Server serves the requests of one replica. Serve is called by up to Task.Slots
@@ -39,6 +53,15 @@ type Server interface {
 type Dying interface {
 	Done() <-chan struct{}
 	Err() error
+}
+
+// Describer is implemented by a Server that can say what its model server says of itself:
+// the metadata frame of an openpi policy server, the metadata of a model that speaks the
+// Open Inference Protocol. Whoever asks sends an inference with an empty body and the
+// content type [messages.MetadataType]; the agent then calls Describe and not Serve. It
+// should answer from memory.
+type Describer interface {
+	Describe(ctx context.Context) (Response, error)
 }
 
 // Request is one request to serve. Body must not be modified or kept after Serve.

@@ -3,6 +3,10 @@
 // sends requests to the [Server] that it returns until the replica is stopped.
 //
 // Packages below this one are the kinds that fleetbus ships: execio (a child process
-// on stdin and stdout) and simulate (the service time of the model). [Func] makes a
-// handler of a Go function.
+// on stdin and stdout), httpio (a model server that speaks HTTP), openpi (a policy server)
+// and simulate (the service time of the model). [Func] makes a handler of a Go function.
+// backendtest is the suite that all of them pass.
+//
+// A [Server] that is a [Dying] says when its model is gone, a [Describer] what its model
+// server says of itself, a [Batcher] that it takes several requests with one call.
 package backend

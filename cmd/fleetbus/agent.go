@@ -26,6 +26,7 @@ type agentFlags struct {
 	latency, price    float64
 	simulate          bool
 	commands          commands
+	backends          backends
 	drain             time.Duration
 	stateDir          string
 	dataDir           string
@@ -37,7 +38,7 @@ type agentFlags struct {
 }
 
 func agentCmd(a *app) *cobra.Command {
-	g := agentFlags{labels: make(map[string]string)}
+	g := agentFlags{labels: make(map[string]string), backends: newBackends()}
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Run an agent: one per robot, edge box or cloud node",
@@ -46,8 +47,9 @@ serves their requests. On SIGINT or SIGTERM it finishes what it has, then stops;
 signal stops it at once.
 
 What it can serve: --exec NAME=COMMAND starts a child process for tasks with the handler
-NAME (docs/protocol.md has its protocol, examples/exec-python an example); --simulate
-takes as long as the placement model says, for every other task.
+NAME (docs/protocol.md has its protocol, examples/exec-python an example); --http, --oip and
+--openpi NAME=URL ask a model server that runs already, as it is; --simulate takes as long as
+the placement model says, for every other task. docs/backends.md says more.
 
 A robot that loses its link does as its tasks' on_link_loss says. --on-link-loss NAME=COMMAND
 is what a task may name there; the command gets FLEETBUS_ROBOT, FLEETBUS_TASK, FLEETBUS_REPLICA
@@ -61,6 +63,7 @@ placed onto that room, and what is placed moves away when it is taken for more t
 A --config file has the same fields; flags win over it.`,
 		Example: `  fleetbus agent --id robot-1 --tier robot --compute 10TFLOPS --network 10Mbps --simulate
   fleetbus agent --id edge-1 --tier edge --compute 100TFLOPS --exec grasp='python3 grasp.py'
+  fleetbus agent --id edge-2 --tier edge --compute 100TFLOPS --openpi pi0=ws://127.0.0.1:8000
   fleetbus agent --config agent.yaml --server nats://edge.example:4222`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.agent(cmd, &g) },
@@ -81,6 +84,7 @@ func (g *agentFlags) define(f *pflag.FlagSet) {
 	f.StringVar(&g.billing, "billing", "", "share: a task pays for what it holds; whole: all is paid as soon as anything runs (default share)")
 	f.BoolVar(&g.simulate, "simulate", false, "serve every task by taking as long as the model says")
 	f.Var(&g.commands, "exec", "`NAME=COMMAND` that serves the handler NAME; may be repeated")
+	g.backends.define(f)
 	f.DurationVar(&g.drain, "drain-timeout", agent.DefaultDrainTimeout, "how long it may take to finish when it is told to stop")
 	f.StringVar(&g.stateDir, "state-dir", "", "of a robot: `DIRECTORY` that keeps why it is stopped (default $XDG_STATE_HOME/fleetbus/agents or ~/.local/state/fleetbus/agents)")
 	f.StringVar(&g.dataDir, "data-dir", "", "`DIRECTORY` of its own for the fleet's synced data (default $XDG_STATE_HOME/fleetbus/data/FLEET/ID or ~/.local/state/fleetbus/data/FLEET/ID)")

@@ -15,14 +15,18 @@ import (
 )
 
 // agentFields are the fields of an agent's --config file: the flags of the same names,
-// read by the same code. labels and exec are mappings of what the flags repeat.
+// read by the same code. labels, exec and the like are mappings of what the flags repeat.
 var agentFields = []string{
 	"id", "tier", "site", "labels", "compute", "storage", "network", "latency", "price", "billing",
 	"simulate", "exec", "drain_timeout", "state_dir", "data_dir", "re_engage", "on_link_loss", "foreign_use",
+	"http", "oip", "openpi", "ready_url", "authorization_file", "warmup_file", "sessions", "max_concurrency", "ready_timeout", "hang_timeout",
 }
 
 // repeated are the fields that are mappings, and their flags.
-var repeated = map[string]string{"labels": "label", "exec": "exec", "on_link_loss": "on-link-loss"}
+var repeated = map[string]string{
+	"labels": "label", "exec": "exec", "on_link_loss": "on-link-loss", "http": "http", "oip": "oip", "openpi": "openpi",
+	"ready_url": "ready-url", "authorization_file": "authorization-file", "warmup_file": "warmup-file", "sessions": "sessions", "max_concurrency": "max-concurrency",
+}
 
 // maxAgentFile bounds the file, bytes: thousands of labels fit, a disk image does not.
 const maxAgentFile = 1 << 20

@@ -126,15 +126,20 @@ func (g *agentFlags) handlers(log *slog.Logger) ([]agent.Handler, error) {
 		if err != nil {
 			return nil, usagef("--exec %s: %v", c.name, err)
 		}
-		list = append(list, execio.New(execio.Options{Name: c.name, Command: words, Logger: log}))
+		list = append(list, execio.New(execio.Options{Name: c.name, Command: words, ReadyTimeout: g.backends.ready, Logger: log}))
 	}
+	servers, err := g.backends.handlers(log)
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, servers...)
 	if g.simulate {
 		// With the link: the processes of a demonstration stand on one machine, and what
 		// the network would take is to be seen all the same.
 		list = append(list, simulate.New(simulate.Options{Link: true}))
 	}
 	if len(list) == 0 {
-		return nil, usagef("agent %s: it can serve nothing; add --simulate, or --exec NAME=COMMAND", g.id)
+		return nil, usagef("agent %s: it can serve nothing; add --simulate, --exec NAME=COMMAND, or a model server with --http, --oip or --openpi NAME=URL", g.id)
 	}
 	return list, nil
 }

@@ -56,6 +56,30 @@ type recordedServer struct {
 	fault string
 }
 
+// Done and Describe are those of the server that is wrapped, where it has them.
+func (s recordedServer) Done() <-chan struct{} {
+	if d, ok := s.Server.(backend.Dying); ok {
+		return d.Done()
+	}
+	return nil // it never dies
+}
+
+// Err tells why the server has died.
+func (s recordedServer) Err() error {
+	if d, ok := s.Server.(backend.Dying); ok {
+		return d.Err()
+	}
+	return nil
+}
+
+// Describe returns what the server says of itself.
+func (s recordedServer) Describe(ctx context.Context) (backend.Response, error) {
+	if d, ok := s.Server.(backend.Describer); ok {
+		return d.Describe(ctx)
+	}
+	return backend.Response{}, messages.Errorf(messages.CodeBadRequest, "this handler has no metadata")
+}
+
 func (s recordedServer) Serve(ctx context.Context, req *backend.Request) (backend.Response, error) {
 	if s.fault == faultTwice && req.Class == messages.Action && chosen(fmt.Sprint(req.Episode, req.Seq)) {
 		if resp, err := s.once(ctx, req); err != nil {

@@ -198,7 +198,7 @@ Start here:
 			root.AddCommand(c)
 		}
 	}
-	add("run", upCmd(a), agentCmd(a), coordinatorCmd(a), routerCmd(a), serverCmd(a), demoCmd(a))
+	add("run", upCmd(a), agentCmd(a), coordinatorCmd(a), routerCmd(a), gatewayCmd(a), serverCmd(a), demoCmd(a))
 	add("use", applyCmd(a), deleteCmd(a), drainCmd(a), undrainCmd(a), forgetCmd(a), stopCmd(a), releaseCmd(a), planCmd(), requestCmd(a), jobCmd(a))
 	add("look", doctorCmd(a), agentsCmd(a), tasksCmd(a), placementsCmd(a), eventsCmd(a), waitCmd(a), versionCmd(a))
 	add("use", diffCmd(a), rollbackCmd(a))

@@ -42,6 +42,8 @@ func params(dir string) testscript.Params {
 			"server": setServer,
 			"status": exitStatus,
 			"until":  untilOutput,
+
+			"fetch": fetch, "policy": policyServer, "observe": observe, "address": address,
 		},
 	}
 }

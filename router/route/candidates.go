@@ -147,3 +147,21 @@ func Candidates(r *messages.TaskRoute, own string, load func(*messages.Route) Lo
 	}
 	return out
 }
+
+// Prefer puts an agent first, where it is among the candidates; with only there is nobody
+// else. It changes list.
+func Prefer(list []Candidate, agent string, only bool) []Candidate {
+	i := slices.IndexFunc(list, func(c Candidate) bool { return c.Agent == agent })
+	switch {
+	case i < 0 && only:
+		return nil
+	case i < 0:
+		return list
+	case only:
+		return list[i : i+1]
+	}
+	first := list[i]
+	copy(list[1:i+1], list[:i])
+	list[0] = first
+	return list
+}

@@ -150,3 +150,28 @@ func FuzzNewest(f *testing.F) {
 		}
 	})
 }
+
+func TestPrefer(t *testing.T) {
+	list := func(agents string) (c []Candidate) {
+		for _, a := range agents {
+			c = append(c, Candidate{Agent: string(a)})
+		}
+		return c
+	}
+	for _, c := range []struct {
+		in, agent string
+		only      bool
+		want      string
+	}{
+		{"abc", "a", false, "abc"}, {"abc", "b", false, "bac"}, {"abc", "c", false, "cab"}, {"abc", "d", false, "abc"}, {"", "a", false, ""},
+		{"abc", "b", true, "b"}, {"abc", "d", true, ""}, {"", "a", true, ""},
+	} {
+		got := ""
+		for _, one := range Prefer(list(c.in), c.agent, c.only) {
+			got += one.Agent
+		}
+		if got != c.want {
+			t.Errorf("%q, %s first, only %v: %q, want %q", c.in, c.agent, c.only, got, c.want)
+		}
+	}
+}

@@ -72,6 +72,12 @@ func (p part) play(ctx context.Context) error {
 		defer nc.Close()
 		fmt.Println("runs")
 		return router.NewService(nc, router.Config{Fleet: benchFleet, Origin: p.Name, Logger: log}).Run(ctx)
+	case "policy":
+		return p.policyServer(ctx)
+	case "oip":
+		return p.oipServer(ctx)
+	case "gateway":
+		return p.gateway(ctx, log)
 	}
 	return fmt.Errorf("there is no part %q", p.Role)
 }
@@ -106,10 +112,10 @@ func (p part) agent(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	defer nc.Close()
-	w := &worker{service: p.Service, fault: p.Fault}
-	handler := agent.Func(benchTask, func(ctx context.Context, r *agent.Request) ([]byte, error) {
-		return w.serve(ctx, r.Body)
-	})
+	handler, err := p.handler(log)
+	if err != nil {
+		return err
+	}
 	env := messages.Environment{ID: p.Name, Tier: messages.Edge, Capacity: messages.Resources{Compute: 100, Storage: 1000, Network: 100}, Latency: 1}
 	a := agent.New(nc, agent.Config{Fleet: benchFleet, Environment: env, HandoverWait: -1, Logger: log}, handler)
 	var parts sync.WaitGroup

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fleetbus/fleetbus/testing/oip"
 )
 
 // figuresOf runs a benchmark and returns its figures by case and metric.
@@ -36,6 +38,9 @@ func TestDataFigures(t *testing.T) {
 		{[]string{"request", "--time", "10ms"}, []string{"direct/128 p50", "direct/301436 p99", "direct/c64 rate", "service/128 max"}},
 		{[]string{"durable", "--time", "10ms"}, []string{"inference/128 p50", "inference/128 rate"}},
 		{[]string{"failover", "--kills", "1", "--case", "sigkill/direct,sigstop/durable"}, []string{"sigkill/direct p99", "sigstop/durable max"}},
+		{[]string{"openpi", "--time", "2s", "--kill", "700ms", "--clients", "3"}, []string{"droid p50", "droid added p99", "droid kills", "droid answers"}},
+		{[]string{"oip", "--time", "10ms"}, []string{"conformance checks passed", "tensor/32 p50", "bytes/301436 p99"}},
+		{[]string{"exec", "--time", "10ms"}, []string{"backend/128 p50", "fleet/301436 rate"}},
 	} {
 		t.Run(tc.args[0], func(t *testing.T) {
 			list := figuresOf(t, tc.args...)
@@ -44,7 +49,8 @@ func TestDataFigures(t *testing.T) {
 				if !ok || f.Value <= 0 {
 					t.Errorf("%s is %+v", w, f)
 				}
-				if ok && tc.args[0] != "failover" && (f.Baseline <= 0 || f.Ratio <= 0) {
+				alone := tc.args[0] == "failover" || strings.Contains(w, "droid added") || strings.Contains(w, "kills") || strings.Contains(w, "answers") || strings.Contains(w, "checks")
+				if ok && !alone && (f.Baseline <= 0 || f.Ratio <= 0) {
 					t.Errorf("%s has nothing beside it: %+v", w, f)
 				}
 			}
@@ -58,6 +64,8 @@ func TestDataFaults(t *testing.T) {
 		{"request", "--case", "direct/128", "--time", "10ms"},
 		{"durable", "--time", "10ms"},
 		{"failover", "--kills", "1", "--case", "sigkill/direct"},
+		{"openpi", "--time", "10s", "--kill", "0"},
+		{"exec", "--case", "fleet/128", "--time", "10ms"},
 	} {
 		for fault, want := range map[string]string{faultWrong: "is to another request", faultDrop: "deadline_exceeded"} {
 			t.Run(bench[0]+" "+fault, func(t *testing.T) {
@@ -74,7 +82,7 @@ func TestDataFaults(t *testing.T) {
 
 func TestDataFlags(t *testing.T) {
 	for _, args := range [][]string{
-		{"request", "--case", "x"}, {"request", "--time", "0s"}, {"durable", "--fault", "x"}, {"request", "x"},
+		{"openpi", "--clients", "0"}, {"openpi", "--fault", "x"}, {"openpi", "--rate", "x"}, {"oip", "--case", "x"}, {"exec", "x"}, {"request", "--case", "x"}, {"request", "--time", "0s"}, {"durable", "--fault", "x"}, {"request", "x"},
 		{"failover", "--kills", "0"}, {"failover", "--leader-kills", "1001"}, {"failover", "--nothing"},
 	} {
 		var out strings.Builder
@@ -114,5 +122,19 @@ func TestGap(t *testing.T) {
 	}
 	if !c.after(now) || c.after(now.Add(time.Second)) {
 		t.Error("after")
+	}
+}
+
+// What is planted in the model server is noticed by the conformance run through the gateway.
+func TestOIPFaults(t *testing.T) {
+	for _, fault := range []string{oip.FaultHeader, oip.FaultBytes, oip.FaultStatus} {
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			var out strings.Builder
+			err := run([]string{"oip", "--case", "conformance", "--fault", fault}, &out)
+			if err == nil || !strings.Contains(err.Error(), "checks failed") {
+				t.Errorf("%v; it printed\n%s", err, out.String())
+			}
+		})
 	}
 }

@@ -15,6 +15,11 @@
 //	failover [--kills 30] [--leader-kills 1] [--case …] [--json]
 //	                                                   agents killed and frozen: until the answer from elsewhere; the server
 //	                                                   that leads the queue killed: the longest time without an answer
+//	openpi [--time 50s] [--clients 8] [--rate 15] [--kill 10s] [--json]
+//	                                                   policy clients through the gateway, while backends are killed, against direct WebSocket
+//	oip [--time 15s] [--json]                          the conformance run of the Open Inference Protocol through the gateway, and what it
+//	                                                   costs against direct HTTP
+//	exec [--time 20s] [--json]                         a child process in Python against a Go handler, alone and in a fleet
 //	stop [--robots 50] [--rounds 5] [--cuts 10] [--json]    robots in real processes under load: until all have acknowledged a
 //	                                                   stop, and until one whose link is cut has stopped by itself
 //	sync [--environments 20] [--away 5] [--mb 200] [--json]

@@ -30,7 +30,7 @@ const childEnv = "FB_BENCH_CHILD"
 
 // part is what a child is to be.
 type part struct {
-	Role    string        `json:"role"` // server, agent, holder, router
+	Role    string        `json:"role"` // server, agent, holder, router, policy, oip, gateway
 	Name    string        `json:"name"`
 	URL     string        `json:"url,omitempty"`
 	Port    int           `json:"port,omitempty"` // server: of clients; 0: any
@@ -41,6 +41,8 @@ type part struct {
 	Bare    bool          `json:"bare,omitempty"`    // agent: the hand-written loops run beside it
 	Fault   string        `json:"fault,omitempty"`   // agent: planted, see worker
 	Profile string        `json:"profile,omitempty"` // directory for a CPU profile
+	Kind    string        `json:"kind,omitempty"`    // agent: its backend, see handler; gateway: openpi or http
+	Target  string        `json:"target,omitempty"`  // agent: the URL or the command of its backend
 }
 
 // What the benchmarks call their task and the client.
@@ -271,12 +273,30 @@ func (s *stage) agent(ctx context.Context, t messages.Task, rank int, p part) (*
 
 // routes makes the agents the replicas of the task, in this order.
 func (s *stage) routes(ctx context.Context, t messages.Task, agents ...string) error {
-	s.rev++
+	return s.save(ctx, taskRoute(t, agents...))
+}
+
+// routesOf makes each agent the replica of the task that has its place.
+func (s *stage) routesOf(ctx context.Context, tasks []messages.Task, agents []string) error {
+	var list []messages.TaskRoute
+	for i, t := range tasks {
+		list = append(list, taskRoute(t, agents[i]))
+	}
+	return s.save(ctx, list...)
+}
+
+func taskRoute(t messages.Task, agents ...string) messages.TaskRoute {
 	route := messages.TaskRoute{Task: t}
 	for i, a := range agents {
 		route.Replicas = append(route.Replicas, messages.Route{ID: messages.ReplicaID(t.Name, a), Agent: a, Tier: messages.Edge, Site: benchSite, State: messages.ReplicaReady, Rank: i})
 	}
-	routes := &messages.Routes{Term: messages.Term{Epoch: 1, Revision: 1}, Rev: s.rev, Tasks: []messages.TaskRoute{route}}
+	return route
+}
+
+// save saves the routes, and tells whoever runs.
+func (s *stage) save(ctx context.Context, tasks ...messages.TaskRoute) error {
+	s.rev++
+	routes := &messages.Routes{Term: messages.Term{Epoch: 1, Revision: 1}, Rev: s.rev, Tasks: tasks}
 	if err := s.put(ctx, bus.RoutesKV, bus.KeyRoutes, routes); err != nil {
 		return err
 	}

@@ -44,6 +44,9 @@ func beChild(mode string) {
 		}
 	}
 	switch mode {
+	case "suite":
+		beSuite()
+		return
 	case "agent":
 		beAgent()
 	case "never-ready":

@@ -64,6 +64,7 @@ func (h *handler) Open(ctx context.Context, open backend.Open) (backend.Server, 
 	if err != nil {
 		return nil, messages.Errorf(messages.CodeBackendFailed, "cannot start %s: %v; check the command and its working directory", strings.Join(h.o.Command, " "), err)
 	}
+	open.Note("waits for the ready frame of %s", c.name)
 	timer := time.NewTimer(h.o.ReadyTimeout)
 	defer timer.Stop()
 	select {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fleetbus/fleetbus/agent/backend"
+	"github.com/fleetbus/fleetbus/agent/backend/backendtest"
 	"github.com/fleetbus/fleetbus/messages"
 )
 
@@ -115,4 +116,14 @@ func TestRefuses(t *testing.T) {
 	if New(Options{}).Name() != messages.AnyHandler || New(Options{Name: "sim"}).Name() != "sim" {
 		t.Error("name")
 	}
+}
+
+// What it simulates has no model that could fail or hang; the rest of the suite holds.
+func TestConformance(t *testing.T) {
+	backendtest.Run(t, backendtest.Kind{
+		Start: func(*testing.T) backend.Handler { return New(Options{Name: "suite", Echo: true}) },
+		Fixed: true,
+		Unready: []backendtest.Unready{{Name: "scale", Code: messages.CodeBadRequest, Text: "scale: found -1",
+			Start: func(*testing.T) backend.Handler { return New(Options{Scale: -1}) }}},
+	})
 }
