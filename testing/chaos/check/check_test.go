@@ -28,7 +28,9 @@ func good() (list []history.Record) {
 		return func(r *history.Record) { r.Exec, r.Attempt = e, attempt }
 	}
 	by := func(agent string) func(*history.Record) { return func(r *history.Record) { r.Agent = agent } }
-	life := func(n int, inc string) func(*history.Record) { return func(r *history.Record) { r.Life, r.Inc = n, inc } }
+	life := func(n int, inc string) func(*history.Record) {
+		return func(r *history.Record) { r.Life, r.Inc = n, inc }
+	}
 	code := func(c messages.Code) func(*history.Record) { return func(r *history.Record) { r.Code = c } }
 
 	inf := history.Record{ID: "i1", Class: messages.Inference, Task: "see", Sum: 7, Millis: 1000}

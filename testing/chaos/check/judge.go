@@ -140,7 +140,7 @@ func (c *checker) judgeActions() {
 		}
 		byCommand[command(r)], byID[r.ID], last[episode(r)] = r, r, r
 		named := r.Who + "/" + r.Inc
-		if before, ok := lives[named]; ok && before.Life != r.Life {
+		if before, ok := lives[named]; ok && before.Life != r.Life && r.Inc != "" { // one that waited for its robot is for any life
 			c.add(Newest, r, "meant for life %s of %s, which was process %d; process %d began it", r.Inc, r.Who, before.Life, r.Life)
 		}
 		lives[named] = r
