@@ -22,6 +22,10 @@ func (s *Service) handle(ctx context.Context, endpoint string, r micro.Request) 
 	}
 	// The reply is published by us and not through r: micro reads r's fields when this
 	// function returns, which is before the answer is there.
+	// An action counts from when it was sent to us at the latest; an old observation is only
+	// useless.
+	now := time.Now()
+	since := now.Add(-s.intake.late(now))
 	reply, header, body, subject := r.Reply(), messages.Header(r.Headers()), r.Data(), r.Subject()
 	end := s.stats.begin(endpoint, time.Now())
 	if err := s.enter(); err != nil {
@@ -31,15 +35,15 @@ func (s *Service) handle(ctx context.Context, endpoint string, r micro.Request) 
 	}
 	go func() {
 		defer s.leave()
-		out, data := s.serve(ctx, subject, header, body, reply)
+		out, data := s.serve(ctx, subject, header, body, reply, since)
 		end(out.Err, time.Now()) // before it is sent: who has the answer finds it counted
 		s.answer(reply, out, data)
 	}()
 }
 
-// serve runs one request to its end. Partial results go to reply, where they are asked
-// for.
-func (s *Service) serve(ctx context.Context, subject string, header messages.Header, body []byte, reply string) (messages.Reply, []byte) {
+// serve runs one request to its end; an action has its time from since on. Partial results
+// go to reply, where they are asked for.
+func (s *Service) serve(ctx context.Context, subject string, header messages.Header, body []byte, reply string, since time.Time) (messages.Reply, []byte) {
 	out := messages.Reply{Kind: messages.ReplyResult}
 	at, err := messages.ParseSubject(subject)
 	var h doorHeader
@@ -68,7 +72,7 @@ func (s *Service) serve(ctx context.Context, subject string, header messages.Hea
 			Robot: at.Agent, Task: at.Task, Episode: h.episode, Seq: h.seq, Body: body,
 			Deadline: h.left, ContentType: h.contentType, Traceparent: h.trace, ID: out.ID,
 			OnPartial: onPartial, Queue: h.queue,
-		})
+		}, since)
 	case at.Class == messages.Inference:
 		ans, err = s.client.infer(ctx, at.Origin, Inference{
 			Task: at.Task, Key: h.key, Body: body, ContentType: h.contentType, Deadline: h.left, Traceparent: h.trace, ID: out.ID,

@@ -44,6 +44,7 @@ type Service struct {
 	begun  atomic.Bool
 	slots  chan struct{}
 	stats  doorStats
+	intake *intake
 
 	mu     sync.Mutex
 	closed bool
@@ -54,7 +55,7 @@ type Service struct {
 // reported by Run.
 func NewService(nc *nats.Conn, cfg Config) *Service {
 	c := newClient(nc, cfg, true)
-	return &Service{nc: nc, client: c, cfg: c.cfg, slots: make(chan struct{}, max(1, c.cfg.MaxInFlight))}
+	return &Service{nc: nc, client: c, cfg: c.cfg, slots: make(chan struct{}, max(1, c.cfg.MaxInFlight)), intake: newIntake(nc)}
 }
 
 // Client returns the client that the service asks with. It runs as long as Run does,
@@ -97,7 +98,12 @@ func (s *Service) Run(ctx context.Context) error {
 		}
 	}
 	work, giveUp := context.WithCancel(inner)
-	defer giveUp()
+	measured := make(chan struct{})
+	go func() {
+		defer close(measured)
+		s.intake.run(work)
+	}()
+	defer func() { giveUp(); <-measured }()
 	door, err := s.open(work)
 	if err != nil {
 		_ = finish() // the reason to stop is the other one
