@@ -83,9 +83,7 @@ func (l *library) learn(r history.Record) {
 			l.end(r, nil, "", 0, err)
 			return
 		}
-		if !l.pause() {
-			continue // the next Submit says that the time is over
-		}
+		l.pause()
 	}
 	r.Kind, r.At, r.Life = history.Stored, time.Time{}, l.Life
 	l.hist.Write(r)
@@ -106,13 +104,11 @@ func (l *library) learn(r history.Record) {
 	}
 }
 
-// pause waits for a moment and reports whether the time is not over.
-func (l *library) pause() bool {
+// pause waits for a moment.
+func (l *library) pause() {
 	select {
 	case <-time.After(200 * time.Millisecond):
-		return true
-	case <-l.answer.Done():
-		return false
+	case <-l.answer.Done(): // the next call says that the time is over
 	}
 }
 
