@@ -140,21 +140,22 @@ func (a *asker) sent(r history.Record, body []byte) history.Record {
 // end writes how a request ended: in an answer that names its execution, or in an error.
 func (a *asker) end(r history.Record, exec []byte, agent string, attempt int, err error) {
 	r.Millis, r.Sum = 0, 0
-	hit := a.Plant != "" && chosen(r.ID)
 	switch e := messages.AsError(err, messages.CodeInternal); {
+	case a.hit(plantError, r.Class, r.ID):
+		r.Kind, r.Code = history.Refused, messages.CodeInternal
 	case e != nil:
 		r.Kind, r.Code, r.Text = history.Refused, e.Code, e.Message
-	case hit && a.planted(plantRefused) && r.Class == messages.Action:
+	case a.hit(plantRefused, r.Class, r.ID):
 		r.Kind, r.Code = history.Refused, messages.CodeDeadline
 	default:
 		r.Kind, r.Exec, r.Agent, r.Attempt = history.Answered, string(exec), agent, attempt
 	}
 	switch {
-	case hit && a.planted(plantForged) && r.Kind == history.Answered:
+	case a.hit(plantForged, r.Class, r.ID) && r.Kind == history.Answered:
 		r.Exec = nuid.Next()
-	case hit && a.planted(plantSilent):
+	case a.hit(plantSilent, r.Class, r.ID):
 		return
-	case hit && a.planted(plantDouble):
+	case a.hit(plantDouble, r.Class, r.ID):
 		a.hist.Write(r)
 	}
 	a.hist.Write(r)

@@ -2,11 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -107,8 +108,28 @@ func (s *stage) allCurrent(ctx context.Context) error {
 		}
 	case ctx.Err() == nil:
 		s.found(fmt.Errorf("%v after a fault of a server: %w", currentWithin, err))
+		s.stacks(ctx)
 	}
 	return err
+}
+
+// stacks keeps what every server is doing, for whoever looks into a cluster that does not
+// get well.
+func (s *stage) stacks(ctx context.Context) {
+	for _, n := range serverNames {
+		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		s.mu.Lock()
+		url := s.monitors[n]
+		s.mu.Unlock()
+		text, err := get(ctx, url+"/stacksz")
+		if err == nil {
+			err = os.WriteFile(filepath.Join(s.dir, "stacks-"+n+".txt"), text, 0o644)
+		}
+		if err != nil {
+			s.say("no stacks of %s: %v", n, err)
+		}
+		cancel()
+	}
 }
 
 // healthy returns nil where all servers say that they are well and the streams, as their
@@ -139,21 +160,29 @@ func (s *stage) healthy(ctx context.Context) error {
 // healthOf asks a server's monitoring page: it is well when it is in contact with the
 // leader of JetStream and all that it keeps is current.
 func healthOf(ctx context.Context, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/healthz", nil)
+	text, err := get(ctx, url+"/healthz")
 	if err != nil {
-		return err
+		return fmt.Errorf("%w %s", err, text)
+	}
+	return nil
+}
+
+// get reads a page of a server; any status but 200 is an error.
+func get(ctx context.Context, url string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusOK {
-		_, err = io.Copy(io.Discard, resp.Body)
-		return err
+	text, err := io.ReadAll(resp.Body)
+	if resp.StatusCode != http.StatusOK {
+		err = errors.Join(err, fmt.Errorf("it says %s", resp.Status))
 	}
-	var why struct{ Status, Error string }
-	return errors.Join(fmt.Errorf("it is not well (%d)", resp.StatusCode), json.NewDecoder(resp.Body).Decode(&why), errors.New(why.Status+" "+why.Error))
+	return text, err
 }
 
 // whole returns what is missing of a stream.

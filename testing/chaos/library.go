@@ -65,7 +65,7 @@ func (l *library) learn(r history.Record) {
 	if r.ID == "" {
 		r = l.sent(history.Record{Class: messages.Training, Task: learnTask}, b)
 	}
-	if l.planted(plantLost) && chosen(r.ID) {
+	if l.hit(plantLost, r.Class, r.ID) {
 		r.Kind, r.At = history.Stored, time.Time{}
 		l.hist.Write(r)
 		return

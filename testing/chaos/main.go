@@ -33,17 +33,11 @@ const (
 	soakSampling = 5 * time.Second
 )
 
-// plants are the faults that can be planted, with the role that they befall.
-var plants = map[string]string{
-	plantTwice: roleAgent, plantLate: roleAgent, plantStale: roleAgent, plantChanged: roleAgent, plantLeak: roleAgent,
-	plantLost: roleClient, plantSilent: roleClient, plantDouble: roleClient, plantForged: roleClient, plantRefused: roleClient,
-}
-
 // options are the flags.
 type options struct {
 	seed     uint64
 	duration time.Duration
-	plant    string
+	plants   []string
 	keep     string
 	soak     bool
 	list     bool
@@ -89,11 +83,11 @@ func run(args []string, out io.Writer) error {
 
 func parse(args []string) (options, error) {
 	var o options
-	names := slices.Sorted(maps.Keys(plants))
+	var plant string
 	f := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	f.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano())%100_000, "fixes the schedule of faults; without it one is made up and printed")
 	f.DurationVar(&o.duration, "duration", fullLength, "how long there are faults, at least 10s")
-	f.StringVar(&o.plant, "plant", "", "plant a fault for the checker to find: "+strings.Join(names, ", "))
+	f.StringVar(&plant, "plant", "", "plant faults for the checker to find, a list of: "+strings.Join(slices.Sorted(maps.Keys(plants)), ", ")+", "+plantAll)
 	f.StringVar(&o.keep, "keep", "", "keep histories and logs in this directory; without it they are kept where something was found")
 	f.BoolVar(&o.soak, "soak", false, "no faults: steady load, and what each process holds over time")
 	f.BoolVar(&o.list, "list", false, "print the schedule of faults and run nothing")
@@ -105,8 +99,10 @@ func parse(args []string) (options, error) {
 		return o, fmt.Errorf("%q is no flag; there are no arguments", f.Arg(0))
 	case o.duration < shortest:
 		return o, fmt.Errorf("--duration: found %v, allowed is %v and more", o.duration, shortest)
-	case o.plant != "" && plants[o.plant] == "":
-		return o, fmt.Errorf("--plant: found %q, allowed are %s", o.plant, strings.Join(names, ", "))
+	}
+	var err error
+	if o.plants, err = planting(plant); err != nil {
+		return o, err
 	}
 	if o.soak {
 		o.sample = min(soakSampling, o.duration/40)

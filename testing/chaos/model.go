@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"hash/crc32"
-	"hash/fnv"
+	"os"
 	"time"
 
 	"github.com/fleetbus/fleetbus/agent"
@@ -43,30 +43,6 @@ func tasks() []messages.Task {
 	}
 }
 
-// The faults that can be planted into a run, with whom they befall; see plants.
-const (
-	plantTwice   = "twice"   // an executor runs an action twice
-	plantLate    = "late"    // an executor runs an action after its time
-	plantStale   = "stale"   // the attempt after the one that was delivered had begun
-	plantChanged = "changed" // an executor gets other bytes than were sent
-	plantLost    = "lost"    // a client is told that a job is stored which is not
-	plantSilent  = "silent"  // a client never hears of a request again
-	plantDouble  = "double"  // a client gets two answers
-	plantForged  = "forged"  // a client gets an answer that nobody gave
-	plantRefused = "refused" // a client is told that an action did not run which did
-	plantLeak    = "leak"    // an executor keeps a goroutine and some memory of every request
-)
-
-// plantEvery is how many requests come to one that a planted fault befalls.
-const plantEvery = 25
-
-// chosen picks one in plantEvery, by its id.
-func chosen(id string) bool {
-	h := fnv.New32a()
-	h.Write([]byte(id))
-	return h.Sum32()%plantEvery == 0
-}
-
 // model is what serves all tasks: it writes down what it executes and takes its time. Its
 // answer is the name of the execution.
 type model struct {
@@ -86,21 +62,26 @@ func historyID(class messages.Class, id, key string) string {
 
 func (m *model) serve(ctx context.Context, req *agent.Request) ([]byte, error) {
 	id := historyID(req.Class, req.ID, req.Key)
-	hit := m.Plant != "" && chosen(id)
-	if hit && m.planted(plantLate) && req.Class == messages.Action {
+	if m.hit(plantLate, req.Class, id) {
 		<-time.After(time.Until(deadline(ctx)) + time.Second)
 	} else if err := ctx.Err(); err != nil {
 		return nil, err // not begun
 	}
-	if hit && m.planted(plantTwice) && req.Class == messages.Action {
+	if m.hit(plantTwice, req.Class, id) {
 		m.hist.Write(m.begin(id, req))
 	}
-	if m.planted(plantLeak) {
+	if m.hit(plantCrash, req.Class, id) {
+		os.Exit(3)
+	}
+	if m.hit(plantLeak, req.Class, id) {
 		go func(kept []byte) { <-m.kept; _ = kept[0] }(make([]byte, 4<<10))
 	}
 	rec := m.begin(id, req)
-	if hit && m.planted(plantChanged) {
+	if m.hit(plantChanged, req.Class, id) {
 		rec.Sum++
+	}
+	if m.hit(plantOrder, req.Class, id) {
+		rec.Seq += 1000
 	}
 	m.hist.Write(rec)
 	err := m.work(ctx, req)
@@ -109,7 +90,7 @@ func (m *model) serve(ctx context.Context, req *agent.Request) ([]byte, error) {
 		rec.Code, rec.Text = messages.CodeBackendFailed, err.Error()
 	}
 	m.hist.Write(rec)
-	if hit && m.planted(plantStale) && req.Class == messages.Training {
+	if m.hit(plantStale, req.Class, id) {
 		next := m.begin(id, req)
 		next.Attempt++
 		m.hist.Write(next)

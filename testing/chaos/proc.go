@@ -43,7 +43,7 @@ type part struct {
 	Cluster int           `json:"cluster,omitempty"`
 	Routes  []string      `json:"routes,omitempty"`
 	Robots  []string      `json:"robots,omitempty"` // client: whom it commands
-	Plant   string        `json:"plant,omitempty"`  // a fault of its own, for the checker to find
+	Plants  []string      `json:"plants,omitempty"` // faults of its own, for the checker to find
 	Sample  time.Duration `json:"sample,omitempty"` // how often it tells what it holds; 0: never
 }
 

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -26,11 +25,12 @@ import (
 const fleetName = "chaos"
 
 // The times of processes. The lease is short, so that the death of a leader is dealt with
-// before the next fault; an agent that is told to stop has little to finish.
+// before the next fault. An agent that is told to stop may have to wait for an election
+// (4 to 9 s, now and then two) before it can store how its jobs ended.
 const (
 	leaseTTL     = 3 * time.Second
 	handoverWait = time.Second
-	drainTimeout = 5 * time.Second
+	drainTimeout = 20 * time.Second
 	reEngage     = 4 * time.Second // the least: a robot that lost its link acts again after it
 )
 
@@ -65,8 +65,12 @@ func (p part) play(ctx context.Context) error {
 	if p.Sample > 0 {
 		defer p.sampling()()
 	}
-	if p.Role == roleServer {
+	switch p.Role {
+	case roleServer:
 		return p.server(ctx, log)
+	case roleCoordinator, roleRouter, roleAgent, roleClient, roleDoor:
+	default:
+		return fmt.Errorf("there is no role %q", p.Role)
 	}
 	nc, err := p.connect(ctx, p.Name)
 	if err != nil {
@@ -82,10 +86,8 @@ func (p part) play(ctx context.Context) error {
 		return router.NewService(nc, router.Config{Fleet: fleetName, Origin: p.Name, Logger: log}).Run(ctx)
 	case roleAgent:
 		return p.agent(ctx, nc, log)
-	case roleClient, roleDoor:
-		return p.client(ctx, nc, log)
 	}
-	return fmt.Errorf("there is no role %q", p.Role)
+	return p.client(ctx, nc, log)
 }
 
 // connect connects as the program does, but only to the addresses that it was given:
@@ -150,8 +152,12 @@ func (p part) agent(ctx context.Context, nc *nats.Conn, log *slog.Logger) (err e
 		}
 	}()
 	fmt.Println("runs")
-	return agent.New(nc, cfg, agent.Func(messages.AnyHandler, (&model{part: p, hist: w}).serve)).Run(ctx)
+	for {
+		// As `fleetbus agent` does: what is unavailable, which the store of a cluster may be
+		// for long, is tried again.
+		err := agent.New(nc, cfg, agent.Func(messages.AnyHandler, (&model{part: p, hist: w}).serve)).Run(ctx)
+		if messages.CodeOf(err) != messages.CodeUnavailable || ctx.Err() != nil || pause(ctx, time.Second) != nil {
+			return err
+		}
+	}
 }
-
-// named reports whether a plant of this process has this name.
-func (p part) planted(name string) bool { return strings.EqualFold(p.Plant, name) }

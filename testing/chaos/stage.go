@@ -171,10 +171,7 @@ func (s *stage) startAll(parts []part, urls []string) error {
 
 // start starts the next life of a process.
 func (s *stage) start(p part) error {
-	p.Life, p.Dir, p.Sample = p.Life+1, s.dir, s.sample
-	if p.Plant = ""; plants[s.plant] == p.Role || plants[s.plant] == roleClient && p.Role == roleDoor && s.plant != plantLost {
-		p.Plant = s.plant
-	}
+	p.Life, p.Dir, p.Sample, p.Plants = p.Life+1, s.dir, s.sample, plantsOf(p.Role, s.plants)
 	c, err := start(p, s.held.take)
 	if err != nil {
 		return err
@@ -246,7 +243,7 @@ func (s *stage) placed() error {
 
 // until asks until there is no error; what it said last is in the error when ctx ends.
 func (s *stage) until(ctx context.Context, what string, ask func() error) error {
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick := time.NewTicker(200 * time.Millisecond) // every look at a server that is not well is a line in its log
 	defer tick.Stop()
 	for {
 		err := ask()
