@@ -100,7 +100,7 @@ func (s *stage) allCurrent(ctx context.Context) error {
 	begun := time.Now()
 	limit, cancel := context.WithTimeout(ctx, currentWithin)
 	defer cancel()
-	err := s.until(limit, "all replicas to be current", func() error { return s.healthy(limit) })
+	err := s.until(limit, "all replicas to be current", s.healthy)
 	switch {
 	case err == nil:
 		if took := time.Since(begun); took > time.Second {
@@ -135,8 +135,6 @@ func (s *stage) stacks(ctx context.Context) {
 // healthy returns nil where all servers say that they are well and the streams, as their
 // leaders see them, have all replicas.
 func (s *stage) healthy(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second) // a server that elects answers nothing
-	defer cancel()
 	for _, n := range serverNames {
 		s.mu.Lock()
 		url := s.monitors[n]

@@ -205,7 +205,7 @@ func (s *stage) soaked(ctx context.Context) (grown int, err error) {
 func (s *stage) stored(ctx context.Context) (n float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startWithin)
 	defer cancel()
-	err = s.until(ctx, "the number of messages", func() error {
+	err = s.until(ctx, "the number of messages", func(ctx context.Context) error {
 		n = 0
 		streams := s.bus.JS.ListStreams(ctx)
 		for info := range streams.Info() {

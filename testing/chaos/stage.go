@@ -114,7 +114,7 @@ func (s *stage) raise(ctx context.Context) error {
 	if err := s.startAll(others, urls); err != nil {
 		return err
 	}
-	if err := s.until(ctx, "the tasks to be applied", func() error {
+	if err := s.until(ctx, "the tasks to be applied", func(ctx context.Context) error {
 		_, err := coordinator.Apply(ctx, s.bus, tasks(), nil)
 		return err
 	}); err != nil {
@@ -152,7 +152,7 @@ func (s *stage) startServers(ctx context.Context) (urls []string, err error) {
 			return nil, err
 		}
 	}
-	return urls, s.until(ctx, "the servers to be well", func() error { return s.healthy(ctx) })
+	return urls, s.until(ctx, "the servers to be well", s.healthy)
 }
 
 // startAll starts processes, each with a link of its own.
@@ -216,8 +216,8 @@ func (s *stage) found(err error) {
 }
 
 // placed returns nil when all agents are ready and every replica serves.
-func (s *stage) placed() error {
-	state, err := coordinator.ReadState(context.Background(), s.bus) // it bounds itself
+func (s *stage) placed(ctx context.Context) error {
+	state, err := coordinator.ReadState(ctx, s.bus)
 	if err != nil {
 		return err
 	}
@@ -241,12 +241,17 @@ func (s *stage) placed() error {
 	return nil
 }
 
+// askWithin bounds one question: an answer that was lost in an election never comes.
+const askWithin = 3 * time.Second
+
 // until asks until there is no error; what it said last is in the error when ctx ends.
-func (s *stage) until(ctx context.Context, what string, ask func() error) error {
+func (s *stage) until(ctx context.Context, what string, ask func(context.Context) error) error {
 	tick := time.NewTicker(200 * time.Millisecond) // every look at a server that is not well is a line in its log
 	defer tick.Stop()
 	for {
-		err := ask()
+		try, done := context.WithTimeout(ctx, askWithin)
+		err := ask(try)
+		done()
 		if err == nil {
 			return nil
 		}

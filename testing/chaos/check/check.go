@@ -21,14 +21,16 @@ const (
 	Ended Rule = "never ended"
 	// EndedOnce: it ends once.
 	EndedOnce Rule = "ended twice"
-	// Kept: a job that was acknowledged is done in the end.
+	// Kept: a job that was acknowledged is done in the end, a message that was comes, unless
+	// it expires, and a body that was is what every environment holds.
 	Kept Rule = "acknowledged and lost"
 	// ActedOnce: an action, by its (origin, episode, sequence) and by its id, begins at
-	// most once in the whole fleet.
+	// most once in the whole fleet. A message is handled once by each life of its receiver.
 	ActedOnce Rule = "acted twice"
-	// InTime: an action does not begin after its time.
+	// InTime: an action or a message does not begin after its time.
 	InTime Rule = "acted late"
-	// InOrder: the actions of an episode begin in the order of their sequence.
+	// InOrder: the actions of an episode, and the messages of one sender to one receiver,
+	// begin in the order of their sequence.
 	InOrder Rule = "acted out of order"
 	// TrueRefusal: an action whose caller was told that it did not run, did not run.
 	TrueRefusal Rule = "refused but run"
@@ -36,6 +38,8 @@ const (
 	// not run in another life of its robot than it was meant for, and no client goes back
 	// to the plan of an older term.
 	Newest Rule = "older term or attempt"
+	// OneWriter: of two who write one revision of a body, one is refused.
+	OneWriter Rule = "two writers won"
 	// Whole: an executor gets the bytes that the client sent.
 	Whole Rule = "changed"
 	// Real: what was answered was executed for that request by the one who signed it, and
@@ -45,6 +49,12 @@ const (
 	Expected Rule = "unexpected error"
 	// Alive: no process ends by itself.
 	Alive Rule = "crashed"
+)
+
+// The classes of what is no request to a model or robot.
+const (
+	Message messages.Class = "message" // Origin sends Agent a message, number Seq of Episode
+	Sync    messages.Class = "sync"    // a body Task is put as revision Seq, with the digest Text
 )
 
 // Slack is what two processes on busy cores may disagree by: between the look at the
@@ -92,6 +102,8 @@ func Check(records []history.Record) Verdict {
 	}
 	c.judgeActions()
 	c.judgeRoutes()
+	c.judgeMail()
+	c.judgeBodies()
 	slices.SortFunc(c.v.Violations, func(a, b Violation) int {
 		return cmp.Or(cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.ID, b.ID), cmp.Compare(a.Text, b.Text))
 	})
@@ -113,6 +125,8 @@ type checker struct {
 	execs    map[string]history.Record // begin records, by execution
 	acts     []history.Record          // begin records of actions, by time
 	routes   []history.Record
+	mail     []history.Record // begin records of messages, by time
+	held     []history.Record
 	killed   map[string][]time.Time
 	v        Verdict
 }
@@ -124,6 +138,9 @@ func (c *checker) take(r history.Record) {
 		return
 	case history.Routes:
 		c.routes = append(c.routes, r)
+		return
+	case history.Held:
+		c.held = append(c.held, r)
 		return
 	}
 	q := c.requests[r.ID]
@@ -144,8 +161,11 @@ func (c *checker) take(r history.Record) {
 		q.begins = append(q.begins, r)
 		c.execs[r.Exec] = r
 		c.tally(r.Class).Executions++
-		if r.Class == messages.Action {
+		switch r.Class {
+		case messages.Action:
 			c.acts = append(c.acts, r)
+		case Message:
+			c.mail = append(c.mail, r)
 		}
 	case history.End:
 		q.dones = append(q.dones, r)

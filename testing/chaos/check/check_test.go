@@ -67,6 +67,35 @@ func good() (list []history.Record) {
 	add("c", history.Sent, no)
 	add("c", history.Refused, no, code(messages.CodeNotConnected))
 
+	mail := history.Record{ID: "m1", Class: Message, Origin: "r1", Agent: "r2", Episode: "s", Seq: 1, Sum: 12}
+	add("r1", history.Sent, mail)
+	add("r2", history.Begin, mail, exec("x8", 0), life(1, ""))
+	add("r2", history.Begin, mail, exec("x9", 0), life(2, "")) // it died while it handled it
+	add("r1", history.Stored, mail)
+	mail.ID, mail.Seq, mail.Millis = "m2", 2, 300
+	add("r1", history.Sent, mail)
+	add("r1", history.Stored, mail) // it expired
+	mail.ID, mail.Seq = "m3", 3
+	add("r1", history.Sent, mail)
+	add("r1", history.Stored, mail)
+	add("r2", history.Begin, mail, exec("x10", 0), life(2, ""))
+	mail.ID, mail.Seq = "m4", 4
+	add("r1", history.Sent, mail)
+	add("r1", history.Refused, mail, code(messages.CodeBusy))
+
+	put := history.Record{ID: "p1", Class: Sync, Task: "map", Sum: 13}
+	add("c", history.Sent, put)
+	put.Seq, put.Text = 1, "one"
+	add("c", history.Stored, put)
+	put = history.Record{ID: "p2", Class: Sync, Task: "map", Sum: 14}
+	add("c", history.Sent, put)
+	add("d", history.Sent, history.Record{ID: "p3", Class: Sync, Task: "map", Sum: 15})
+	put.Seq, put.Text = 2, "two"
+	add("c", history.Stored, put)
+	add("d", history.Refused, history.Record{ID: "p3", Class: Sync, Task: "map"}, code(messages.CodeConflict))
+	add("r1", history.Held, history.Record{Task: "map", Text: "two"})
+	add("r2", history.Held, history.Record{Task: "map", Text: "two"})
+
 	cut := history.Record{ID: "k1", Class: messages.Inference, Task: "see", Sum: 11, Millis: 1000}
 	add("c", history.Sent, cut)
 	add("faults", history.Killed, history.Record{}, by("c"))
@@ -81,7 +110,7 @@ func TestGoodHistory(t *testing.T) {
 		t.Fatalf("violations in a good history: %+v", v.Violations)
 	}
 	i, a, j := v.Classes[messages.Inference], v.Classes[messages.Action], v.Classes[messages.Training]
-	if v.Requests != 7 || i.Answered != 1 || i.CutOff != 1 || i.Executions != 2 || a.Answered != 2 || a.Executions != 3 ||
+	if v.Requests != 14 || v.Classes[Message].Answered != 3 || v.Classes[Sync].Answered != 2 || i.Answered != 1 || i.CutOff != 1 || i.Executions != 2 || a.Answered != 2 || a.Executions != 3 ||
 		a.Refused[messages.CodeNotConnected] != 1 || a.Refused[messages.CodeUnknownOutcome] != 1 || j.Answered != 1 {
 		t.Errorf("counts are wrong: %d requests, %+v %+v %+v", v.Requests, i, a, j)
 	}
@@ -160,6 +189,24 @@ func TestPlantedFaults(t *testing.T) {
 		{"an older plan", Newest, again("", history.Routes, func(r *history.Record) { r.Inc = "5-8" })},
 		{"an older revision", Newest, again("", history.Routes, func(r *history.Record) { r.Inc, r.Seq = "5-10", 2 })},
 		{"a plan of no term", Newest, again("", history.Routes, func(r *history.Record) { r.Inc = "x" })},
+		{"a message that never came", Kept, func(t *testing.T, list []history.Record) []history.Record {
+			return drop("m1", history.Begin)(t, drop("m1", history.Begin)(t, list))
+		}},
+		{"a message twice to one life", ActedOnce, again("m3", history.Begin, same)},
+		{"messages overtook each other", InOrder, change("m1", history.Begin, func(r *history.Record) { r.Seq = 9 })},
+		{"a message after its time", InTime, change("m3", history.Begin, func(r *history.Record) { r.At = r.At.Add(301*time.Millisecond + Slack) })},
+		{"a message that was refused", TrueRefusal, change("m3", history.Begin, func(r *history.Record) { r.ID = "m4" })},
+		{"a message for another", Real, change("m3", history.Begin, func(r *history.Record) { r.Who = "r3" })},
+		{"a message that nobody sent", Real, func(t *testing.T, list []history.Record) []history.Record {
+			return drop("m3", history.Stored)(t, drop("m3", history.Sent)(t, list))
+		}},
+		{"a message that changed", Whole, change("m3", history.Begin, func(r *history.Record) { r.Sum++ })},
+		{"a message without an end", Ended, drop("m3", history.Stored)},
+		{"a message with two ends", EndedOnce, again("m4", history.Refused, same)},
+		{"an environment holds what was before", Kept, change("", history.Held, func(r *history.Record) { r.Text = "one" })},
+		{"an environment holds nothing", Kept, change("", history.Held, func(r *history.Record) { r.Text = "" })},
+		{"two writers of one revision", OneWriter, again("p1", history.Stored, func(r *history.Record) { r.ID, r.Who = "p3", "d" })},
+		{"a body without an end", Ended, drop("p3", history.Refused)},
 		{"changed bytes", Whole, change("i1", history.Begin, func(r *history.Record) { r.Sum++ })},
 		{"another task", Whole, change("i1", history.Begin, func(r *history.Record) { r.Task = "hear" })},
 		{"a result of nothing", Real, change("i1", history.Answered, func(r *history.Record) { r.Exec = "x0" })},

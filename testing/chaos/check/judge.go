@@ -44,6 +44,9 @@ func (c *checker) judge(q *request) {
 		}
 	}
 	switch {
+	case sent.Class == Message || sent.Class == Sync:
+		c.given(q, sent)
+		return
 	case len(q.ends) == 0:
 		c.open(q, sent)
 		return
@@ -144,13 +147,7 @@ func (c *checker) judgeActions() {
 			c.add(Newest, r, "meant for life %s of %s, which was process %d; process %d began it", r.Inc, r.Who, before.Life, r.Life)
 		}
 		lives[named] = r
-		q := c.requests[r.ID]
-		if len(q.sent) == 0 || q.sent[0].Millis == 0 {
-			continue
-		}
-		if late := r.At.Sub(q.sent[0].At.Add(messages.Millis(q.sent[0].Millis))); late > Slack {
-			c.add(InTime, r, "sent at %s with %.0f ms, %s began it at %s, %v late", clock(q.sent[0]), q.sent[0].Millis, r.Who, clock(r), late.Round(time.Millisecond))
-		}
+		c.late(r)
 	}
 }
 
