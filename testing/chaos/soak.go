@@ -63,10 +63,10 @@ const (
 	goroutineShare = 0.05
 	goroutineFloor = 5
 	heapShare      = 0.10
-	heapFloor      = 2 << 20
+	heapFloor      = 1 << 20
 	// A server holds what it was given to keep: of every message in a stream, a little in
 	// memory.
-	heapPerMessage = 512
+	heapPerMessage = 256
 	// warmUp is the share of the time that is not judged: maps, pools and stream stores
 	// grow to their size in it.
 	warmUp = 0.25
