@@ -20,10 +20,10 @@ LINT := .bin/golangci-lint-$(LINT_VERSION)
 # What npm leaves when it has installed the packages of the lock file.
 NODE_MODULES := testing/node/node_modules/.package-lock.json
 
-.PHONY: help build demo test race fuzz bench chaos soak e2e sim archtest lint check deps dist clean
+.PHONY: help build demo test race fuzz bench replay chaos soak e2e sim archtest lint check deps dist clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/fleetbus
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/fleetbus ./cmd/fleetbus
@@ -45,6 +45,9 @@ fuzz: ## every fuzz test for FUZZTIME (10s)
 
 bench: ## the Go benchmarks of all packages that have one
 	$(GO) test -run '^$$' -bench . -benchmem $$(grep -rl --include='*_test.go' --exclude-dir=node_modules '^func Benchmark' . | xargs -n 1 dirname | sort -u)
+
+replay: ## an hour of real requests against a fleet, in virtual time; writes the table into README.md, and docs/replay.svg
+	$(GO) run ./testing/replay --readme README.md --svg docs/replay.svg
 
 chaos: ## a fleet of real processes under faults, judged by its histories: SEED=n (else made up), DURATION=180s
 	$(GO) run ./testing/chaos $(if $(SEED),--seed $(SEED)) --duration $(or $(DURATION),180s) $(if $(PLANT),--plant $(PLANT))
