@@ -28,6 +28,9 @@ func TestProtocolNamesStreamsAndBuckets(t *testing.T) {
 	}
 	want = append(want,
 		"`"+bus.EventStreamName("<fleet>")+"`",
+		"`"+bus.MailStreamName("<fleet>", "<site>")+"`",
+		"`"+bus.MailedStreamName("<fleet>", "<site>")+"`",
+		"`OBJ_"+bus.BodiesName("<fleet>")+"`",
 		"`"+bus.BucketSubject("<fleet>", bus.Agents, "<agent>")+"`",
 		"group `"+bus.Group+"`",
 		"ack wait is "+strings.TrimSuffix(bus.InferenceAckWait.String(), "ms")+" ms",

@@ -75,7 +75,7 @@ func TestProtocolSubjects(t *testing.T) {
 	}
 	for _, l := range layouts {
 		site := "<site>"
-		if slices.Contains([]Kind{KindRoutes, KindEvent, KindControl, KindStop, KindStopAll, KindRelease, KindReleaseAll, KindStopAck}, l.kind) {
+		if slices.Contains([]Kind{KindRoutes, KindEvent, KindControl, KindStop, KindStopAll, KindRelease, KindReleaseAll, KindStopAck, KindData}, l.kind) {
 			site = FleetSite
 		}
 		want := shape("fb.<fleet>." + site + "." + strings.Join(l.tokens, "."))
@@ -88,7 +88,7 @@ func TestProtocolSubjects(t *testing.T) {
 		t.Errorf("%s is in the table of subjects and not one of ours", s)
 	}
 	// Whatever subject the text names elsewhere has the form of one of ours.
-	sample := strings.NewReplacer("<class>", "inference", "<inbox>", "x1", "<job>", "j1", "<key>", "k1", "<request>", "a1",
+	sample := strings.NewReplacer("<class>", "inference", "<inbox>", "x1", "<job>", "j1", "<key>", "k1", "<request>", "a1", "<id>", "a1",
 		"<kind>", "elected", "<verb>", "state", "<fleet>", "demo", "<site>", "main", "<agent>", "edge-1", "<robot>", "robot-1", "<origin>", "lab", "<task>", "detect")
 	for _, s := range spans(doc) {
 		if !strings.HasPrefix(s, "fb.<fleet>.") || strings.HasSuffix(s, ">.") || strings.HasSuffix(s, ".>") || strings.HasSuffix(s, "…") {
@@ -254,6 +254,12 @@ func TestProtocolWords(t *testing.T) {
 		words = append(words, string(s))
 	}
 	for _, s := range []ReplyKind{ReplyAccepted, ReplyProgress, ReplyResult} {
+		words = append(words, string(s))
+	}
+	for _, s := range []DataState{DataSynced, DataFetching, DataFailed} {
+		words = append(words, string(s))
+	}
+	for _, s := range []MailState{MailDelivered, MailWaiting, MailExpired, MailRefused} {
 		words = append(words, string(s))
 	}
 	for _, s := range Tiers() {

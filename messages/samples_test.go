@@ -1,6 +1,7 @@
 package messages
 
 import (
+	"strings"
 	"time"
 )
 
@@ -124,6 +125,15 @@ func samples() []sample {
 		{"outcome", &Outcome{
 			V: 1, ID: "a1", Task: "hold", Agent: "r1", Inc: aFence, Episode: "ep-7", Seq: 12, State: GoalSucceeded, Code: CodeStale, Reason: "why", Service: 1.25,
 		}, newOf[Outcome]()},
+		{"data", &Data{
+			V: 1, Name: "policy", Rev: 3, Digest: strings.Repeat("0a", 32), Size: 209_715_200, Object: "Q8ZT0pT7mEo1xvXyBc0001", First: 1601,
+			For:  Audience{Tiers: []Tier{Robot, Edge}, Sites: []string{"hall-2"}, Labels: map[string]string{"gpu": "yes"}, Agents: []string{"edge-1"}},
+			Type: "application/octet-stream", By: "lab@host",
+		}, newOf[Data]()},
+		{"data-removed", &Data{V: 1, Name: "policy", Rev: 4, Removed: true}, newOf[Data]()},
+		{"data-ack", &DataAck{
+			V: 1, Name: "policy", Agent: "edge-1", State: DataFailed, Held: 2, Digest: strings.Repeat("0b", 32), Want: 3, Have: 8_388_608, Reason: "the disk is full",
+		}, newOf[DataAck]()},
 		{"probe", &Probe{V: 1, Inc: aFence, IDs: []string{"a1", "a2"}}, newOf[Probe]()},
 	}
 }

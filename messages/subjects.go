@@ -47,6 +47,17 @@ const (
 	KindRelease    Kind = "release"    // operator → robot: StopOrder
 	KindReleaseAll Kind = "releaseall" // operator → all robots: StopOrder
 	KindStopAck    Kind = "stopack"    // robot → operator: StopAck
+
+	KindData Kind = "data" // writer → agents: the record of a named body has changed; fleet-wide
+
+	// Mail. {agent} is whom it is for and {origin} who wrote it, whatever they are.
+	KindMail     Kind = "mail"     // sender → receiver, request: a message, answered when it was handled; on the wire "mail.now"
+	KindMailBox  Kind = "mailbox"  // sender → stream: a message that waits; "mail.box"
+	KindMailWake Kind = "mailwake" // sender → receiver: something waits; "mail.wake"
+	KindMailDone Kind = "maildone" // receiver → stream, sender: what became of a message that waited; "mail.done"
+	KindMailLife Kind = "maillife" // whoever sends or receives → stream, others of its name: it has begun; "mail.life"
+	KindMailPost Kind = "mailpost" // program → its agent, request: send this; "mail.post"
+	KindMailRead Kind = "mailread" // agent → its programs, request: a message for it; "mail.read"
 )
 
 // layouts lists, per kind, the tokens after fb.<fleet>.<site>: a name in braces is a
@@ -81,6 +92,14 @@ var layouts = []struct {
 	{KindRelease, []string{"release", "{agent}"}},
 	{KindReleaseAll, []string{"release"}},
 	{KindStopAck, []string{"stopack", "{agent}", "{id}"}},
+	{KindData, []string{"data"}},
+	{KindMail, []string{"mail", "now", "{agent}", "{origin}"}},
+	{KindMailBox, []string{"mail", "box", "{agent}", "{origin}"}},
+	{KindMailWake, []string{"mail", "wake", "{agent}", "{origin}"}},
+	{KindMailDone, []string{"mail", "done", "{agent}", "{origin}", "{id}"}},
+	{KindMailLife, []string{"mail", "life", "{origin}"}},
+	{KindMailPost, []string{"mail", "post", "{origin}", "{agent}"}},
+	{KindMailRead, []string{"mail", "read", "{agent}", "{origin}"}},
 }
 
 // Subject is a subject, taken apart. Fields that its kind does not have are empty.

@@ -53,6 +53,15 @@ func TestSubjectLayouts(t *testing.T) {
 		KindRelease:    "fb.demo.main.release.edge-1",
 		KindReleaseAll: "fb.demo.main.release",
 		KindStopAck:    "fb.demo.main.stopack.edge-1.a1",
+
+		KindData:     "fb.demo.main.data",
+		KindMail:     "fb.demo.main.mail.now.edge-1.lab",
+		KindMailBox:  "fb.demo.main.mail.box.edge-1.lab",
+		KindMailWake: "fb.demo.main.mail.wake.edge-1.lab",
+		KindMailDone: "fb.demo.main.mail.done.edge-1.lab.a1",
+		KindMailLife: "fb.demo.main.mail.life.lab",
+		KindMailPost: "fb.demo.main.mail.post.lab.edge-1",
+		KindMailRead: "fb.demo.main.mail.read.edge-1.lab",
 	}
 	for _, k := range kinds() {
 		s := subjectOf(k)

@@ -21,6 +21,8 @@ const (
 	RoutesKV   Bucket = "routes"     // routes: Routes
 	Jobs       Bucket = "jobs"       // <job>: Job
 	Safety     Bucket = "safety"     // robot.<robot>, all: StopOrder; latch.<robot>: Latch
+	DataKV     Bucket = "data"       // <name>: Data
+	Acks       Bucket = "acks"       // <agent>.<name>: DataAck
 )
 
 // The keys of the buckets that do not use a name.
@@ -37,7 +39,7 @@ const (
 
 // Buckets lists all buckets.
 func Buckets() []Bucket {
-	return []Bucket{Desired, Agents, Placements, LeaseKV, RoutesKV, Jobs, Safety}
+	return []Bucket{Desired, Agents, Placements, LeaseKV, RoutesKV, Jobs, Safety, DataKV, Acks}
 }
 
 // BucketName returns the name of a bucket in NATS.
@@ -60,7 +62,7 @@ func bucketConfig(fleet string, b Bucket) jetstream.KeyValueConfig {
 		Storage:     jetstream.FileStorage,
 	}
 	switch b {
-	case Desired, Safety:
+	case Desired, Safety, DataKV:
 		cfg.History = 10 // who changed what, for people
 	case LeaseKV:
 		cfg.LimitMarkerTTL = markerTTL

@@ -24,7 +24,11 @@ type Clock struct {
 
 // Sync reads the server's clock through the stream of a class in a site.
 func (c *Clock) Sync(ctx context.Context, b *Bus, site string, class messages.Class) error {
-	s, err := b.JS.Stream(ctx, StreamName(b.Fleet, site, class))
+	return c.sync(ctx, b, StreamName(b.Fleet, site, class))
+}
+
+func (c *Clock) sync(ctx context.Context, b *Bus, stream string) error {
+	s, err := b.JS.Stream(ctx, stream)
 	if err != nil {
 		return Explain(err, "read the server's clock")
 	}

@@ -49,11 +49,7 @@ func (b *Bus) ConsumerInfoSubject(site string, class messages.Class, task string
 }
 
 func (b *Bus) consumerAPI(verb, site string, class messages.Class, task string) string {
-	prefix := "$JS.API"
-	if domain := b.JS.Options().Domain; domain != "" {
-		prefix = "$JS." + domain + ".API"
-	}
-	return prefix + ".CONSUMER." + verb + "." + StreamName(b.Fleet, site, class) + "." + task
+	return b.api() + ".CONSUMER." + verb + "." + StreamName(b.Fleet, site, class) + "." + task
 }
 
 // PullRequest asks for up to batch messages at a rank (0 to 9, the lowest is served

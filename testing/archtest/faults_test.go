@@ -44,6 +44,7 @@ func TestImportsFindsFaults(t *testing.T) {
 	add("agent/backend/execio", "messages", "agent/backend")
 	add("internal/planreport", "messages", "coordinator/alloc", "internal/fleetfile")
 	add("cmd/fleetbus", "agent", "router", "coordinator", "internal/embed", "messages/bus")
+	add("exchange/data", "messages", "messages/bus", "exchange/data/drift")
 	add("testing/natstest", "internal/embed", "agent")
 	good := len(wrongImports(pkgs))
 	if good != 0 {
@@ -57,6 +58,8 @@ func TestImportsFindsFaults(t *testing.T) {
 	add("router/route", "messages/bus")
 	add("router", "coordinator/alloc")
 	add("agent", "router")
+	add("agent", "exchange/data")
+	add("exchange/data/drift", "messages/bus")
 	add("agent/backend", "coordinator")
 	add("coordinator", "agent/backend")
 	add("agent", "internal/embed")
@@ -67,7 +70,7 @@ func TestImportsFindsFaults(t *testing.T) {
 	found(t, wrongImports(pkgs), []string{
 		"messages imports messages/bus", "messages/bus imports agent", "coordinator/alloc imports messages/bus",
 		"coordinator/placement imports coordinator;", "router/route imports messages/bus", "router imports coordinator/alloc",
-		"agent imports router", "agent/backend imports coordinator", "coordinator imports agent/backend", "agent imports internal/embed",
+		"agent imports exchange/data", "exchange/data/drift imports messages/bus", "agent imports router", "agent/backend imports coordinator", "coordinator imports agent/backend", "agent imports internal/embed",
 		"internal/history imports messages/bus", "internal/embed imports cmd/fleetbus", "cmd/fleetbus imports testing/natstest", "plugins has no row",
 	})
 }

@@ -39,13 +39,16 @@ var table = []row{
 	{"agent/…", []string{"messages", "messages/bus", "agent/…"}},
 	{"router/…", []string{"messages", "messages/bus", "router/…"}},
 	{"coordinator/…", []string{"messages", "messages/bus", "coordinator/…"}},
+	{"exchange/data/drift", []string{"messages"}},
+	{"exchange/mail/order", []string{"messages"}},
+	{"exchange/…", []string{"messages", "messages/bus", "exchange/…"}},
 	{"internal/embed", []string{"messages"}},
 	{"internal/fleetfile", []string{"messages", "coordinator/alloc"}},
 	{"internal/planreport", []string{"messages", "coordinator/alloc", "internal/fleetfile"}},
 	{"internal/history", []string{"messages"}},
 	{"configs", nil}, // files, and the test that loads them
-	{"cmd/…", []string{"messages/…", "agent/…", "router/…", "coordinator/…", "internal/…", "configs", "cmd/…"}},
-	{"testing/…", []string{"messages/…", "agent/…", "router/…", "coordinator/…", "internal/…", "configs", "cmd/…", "testing/…"}},
+	{"cmd/…", []string{"messages/…", "agent/…", "router/…", "coordinator/…", "exchange/…", "internal/…", "configs", "cmd/…"}},
+	{"testing/…", []string{"messages/…", "agent/…", "router/…", "coordinator/…", "exchange/…", "internal/…", "configs", "cmd/…", "testing/…"}},
 }
 
 // fits reports whether a path of ours is what a pattern of the table stands for.
@@ -115,7 +118,7 @@ func wrongLinks(pkgs []pkg) (bad []string) {
 
 // pure packages decide and do nothing else, so that the same input gives the same result
 // in a test, in a simulation and in production. messages is one of them by its own word.
-var pure = []string{"messages", "coordinator/alloc", "coordinator/alloc/assign", "coordinator/alloc/packing", "coordinator/placement", "router/route", "agent/latch"}
+var pure = []string{"messages", "coordinator/alloc", "coordinator/alloc/assign", "coordinator/alloc/packing", "coordinator/placement", "router/route", "agent/latch", "exchange/data/drift", "exchange/mail/order"}
 
 // impureImports are packages of the standard library by which the world gets in; all that
 // is below them too.

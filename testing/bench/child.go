@@ -62,6 +62,8 @@ func (p part) play(ctx context.Context) error {
 		return p.server(ctx)
 	case "agent":
 		return p.agent(ctx, log)
+	case "holder":
+		return p.holder(ctx, log)
 	case "router":
 		nc, err := bus.Connect(p.URL, p.Name)
 		if err != nil {

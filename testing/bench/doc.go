@@ -17,6 +17,9 @@
 //	                                                   that leads the queue killed: the longest time without an answer
 //	stop [--robots 50] [--rounds 5] [--cuts 10] [--json]    robots in real processes under load: until all have acknowledged a
 //	                                                   stop, and until one whose link is cut has stopped by itself
+//	sync [--environments 20] [--away 5] [--mb 200] [--json]
+//	                                                   named data to environments in processes, some of which are away or killed in the
+//	                                                   midst of it: until all hold it, the bytes that took, memory, and what others feel
 //	heartbeat [--agents 50000] [--seconds 20] [--json]  what the beats of a fleet cost a coordinator
 //	acks [--agents 1000] [--away 50] [--json]           one apply that touches all, until all have confirmed it
 //

@@ -21,6 +21,7 @@ var commands = map[string]func(args []string, out io.Writer) error{
 	"placement": placement,
 	"request":   request,
 	"stop":      stop,
+	"sync":      syncBench,
 }
 
 func main() {

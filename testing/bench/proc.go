@@ -30,13 +30,13 @@ const childEnv = "FB_BENCH_CHILD"
 
 // part is what a child is to be.
 type part struct {
-	Role    string        `json:"role"` // server, agent, router
+	Role    string        `json:"role"` // server, agent, holder, router
 	Name    string        `json:"name"`
 	URL     string        `json:"url,omitempty"`
 	Port    int           `json:"port,omitempty"` // server: of clients; 0: any
 	Cluster int           `json:"cluster,omitempty"`
 	Routes  []string      `json:"routes,omitempty"`
-	Store   string        `json:"store,omitempty"`
+	Store   string        `json:"store,omitempty"`   // server, holder: a directory
 	Service time.Duration `json:"service,omitempty"` // agent: that a request takes
 	Bare    bool          `json:"bare,omitempty"`    // agent: the hand-written loops run beside it
 	Fault   string        `json:"fault,omitempty"`   // agent: planted, see worker
