@@ -25,7 +25,7 @@ const (
 	End      Kind = "end"      // executor: has served
 	Stored   Kind = "stored"   // client: its job, message or body is acknowledged, and may not be lost from now on
 	Routes   Kind = "routes"   // client: goes by the plan of the term Inc and the revision Seq from now on
-	Held     Kind = "held"     // at the end: Who holds the body Task with the digest Text
+	Held     Kind = "held"     // at the end: Agent holds the body Task with the digest Text
 	Killed   Kind = "killed"   // whoever makes the faults: Agent was killed; what it had asked for ends there
 )
 

@@ -87,6 +87,19 @@ func (p part) client(ctx context.Context, nc *nats.Conn, log *slog.Logger) (err 
 		return err
 	}
 	fmt.Println("runs")
+	bodies, err := p.connect(ctx, p.Name+" data")
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil // it was told to end before it had begun
+		}
+		return err
+	}
+	defer bodies.Close()
+	puts, err := newWriter(a, bodies)
+	if err != nil {
+		return err
+	}
+	a.inTurn(putEvery, puts.put)
 	l := &library{asker: a, c: c}
 	l.ask(before)
 	a.flights.Wait()

@@ -10,13 +10,11 @@ import (
 	"maps"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/fleetbus/fleetbus/internal/history"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/testing/chaos/check"
 )
@@ -187,7 +185,7 @@ func (o options) short(r result) (why []string) {
 	if least := int(leastFaults * share); r.Faults < least && !o.soak {
 		why = append(why, fmt.Sprintf("%d faults, %d are the least of %v", r.Faults, least, o.duration))
 	}
-	for _, class := range []messages.Class{messages.Inference, messages.Action, messages.Training} {
+	for _, class := range []messages.Class{messages.Inference, messages.Action, messages.Training, check.Message, check.Sync} {
 		t := r.Classes[class]
 		if t == nil || float64(t.Answered) < leastServed*float64(t.Sent) {
 			why = append(why, fmt.Sprintf("of class %s: %+v; a third is to be answered", class, t))
@@ -214,29 +212,20 @@ func (s *stage) perform(ctx context.Context) (made map[kind]int, grown int, err 
 		return nil, 0, err
 	}
 	s.say("the load ends; what is under way is waited for")
-	s.lower()
-	return made, grown, nil
+	return made, grown, s.lower(ctx)
 }
 
 // judge reads what all have written.
 func (s *stage) judge() (check.Verdict, error) {
-	files, err := filepath.Glob(filepath.Join(s.dir, "history-*.jsonl"))
+	records, files, err := s.records()
 	if err != nil {
 		return check.Verdict{}, err
-	}
-	var records []history.Record
-	for _, f := range files {
-		list, err := history.Read(f)
-		if err != nil {
-			return check.Verdict{}, err
-		}
-		records = append(records, list...)
 	}
 	v := check.Check(records)
 	for _, err := range s.crashes {
 		v.Violations = append(v.Violations, check.Violation{Rule: check.Alive, Text: err.Error()})
 	}
-	s.say("%d records in %d histories", len(records), len(files))
+	s.say("%d records in %d histories", len(records), files)
 	return v, nil
 }
 

@@ -77,7 +77,7 @@ func TestFlags(t *testing.T) {
 func TestTooLittle(t *testing.T) {
 	well := func() result {
 		r := result{Requests: leastAsked, Faults: leastFaults, Classes: make(map[messages.Class]*check.Tally)}
-		for _, c := range []messages.Class{messages.Inference, messages.Action, messages.Training} {
+		for _, c := range []messages.Class{messages.Inference, messages.Action, messages.Training, check.Message, check.Sync} {
 			r.Classes[c] = &check.Tally{Sent: 3, Answered: 1}
 		}
 		return r

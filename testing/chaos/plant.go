@@ -27,6 +27,12 @@ const (
 	plantForged  = "forged"  // a client gets an answer that nobody gave
 	plantRefused = "refused" // a client is told that an action did not run which did
 	plantError   = "error"   // a client gets an error that no fault explains
+	plantWriters = "writers" // two clients believe that they wrote one revision
+
+	plantMailLost  = "mail-lost"  // a receiver never gets a message
+	plantMailTwice = "mail-twice" // a receiver gets it twice
+	plantMailOrder = "mail-order" // a receiver gets it far ahead of its turn
+	plantDigest    = "digest"     // an agent holds something else in the end
 
 	plantAll = "all" // all but crash and leak
 )
@@ -59,6 +65,12 @@ var plants = map[string]plant{
 	plantForged:  {asks, messages.Inference, 25, check.Real},
 	plantRefused: {asks, messages.Action, 25, check.TrueRefusal},
 	plantError:   {asks, messages.Action, 25, check.Expected},
+	plantWriters: {[]string{roleClient}, check.Sync, 1, check.OneWriter},
+
+	plantMailLost:  {serves, check.Message, 25, check.Kept},
+	plantMailTwice: {serves, check.Message, 25, check.ActedOnce},
+	plantMailOrder: {serves, check.Message, 25, check.InOrder},
+	plantDigest:    {nil, "", 1, check.Kept},
 }
 
 // planting returns the plants of a name, of a list of names, or of plantAll.

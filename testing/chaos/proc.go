@@ -43,6 +43,7 @@ type part struct {
 	Cluster int           `json:"cluster,omitempty"`
 	Routes  []string      `json:"routes,omitempty"`
 	Robots  []string      `json:"robots,omitempty"` // client: whom it commands
+	Peers   []string      `json:"peers,omitempty"`  // agent: whom it sends messages
 	Plants  []string      `json:"plants,omitempty"` // faults of its own, for the checker to find
 	Sample  time.Duration `json:"sample,omitempty"` // how often it tells what it holds; 0: never
 }
@@ -61,7 +62,7 @@ const startWithin = 30 * time.Second
 type proc struct {
 	part
 	cmd   *exec.Cmd
-	stdin io.Closer
+	stdin io.WriteCloser
 	said  string        // its first line, by which it says that it runs
 	gone  chan struct{} // closed when it has been waited for
 	err   error         // of Wait; read it after gone
@@ -128,6 +129,9 @@ func start(p part, sample func(p part, line []byte)) (*proc, error) {
 		return nil, fmt.Errorf("%s did not start within %v; its last words: %s", p.Name, startWithin, c.lastWords())
 	}
 }
+
+// order gives an order.
+func (c *proc) order(text string) { _, _ = io.WriteString(c.stdin, text+"\n") } // fails where it has ended
 
 // kill ends it whatever state it is in, frozen too, and returns when it is gone.
 func (c *proc) kill() {

@@ -1,10 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -13,12 +13,14 @@ import (
 
 	"github.com/fleetbus/fleetbus/agent"
 	"github.com/fleetbus/fleetbus/coordinator"
+	"github.com/fleetbus/fleetbus/exchange/data"
 	"github.com/fleetbus/fleetbus/internal/embed"
 	"github.com/fleetbus/fleetbus/internal/history"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/fleetbus/fleetbus/router"
 	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/errgroup"
 )
 
 // fleetName is the fleet of a run.
@@ -32,6 +34,7 @@ const (
 	handoverWait = time.Second
 	drainTimeout = 20 * time.Second
 	reEngage     = 4 * time.Second // the least: a robot that lost its link acts again after it
+	holdEvery    = 5 * time.Second // that a holder looks unasked
 )
 
 // playPart plays the part of a child until it is told to end, or its parent dies. ok is
@@ -44,12 +47,15 @@ func playPart() (code int, ok bool) {
 	var p part
 	err := json.Unmarshal([]byte(text), &p)
 	if err == nil {
+		orders := make(chan string, 8)
 		go func() {
-			_, _ = io.Copy(io.Discard, os.Stdin) // its end is the news: the parent is gone, and so is the run
-			os.Exit(1)
+			for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+				orders <- lines.Text()
+			}
+			os.Exit(1) // the parent is gone, and so is the run
 		}()
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-		err = p.play(ctx)
+		err = p.play(ctx, orders)
 		stop()
 	}
 	if err != nil {
@@ -60,7 +66,7 @@ func playPart() (code int, ok bool) {
 }
 
 // play plays the part until ctx ends. Whatever fails is the process's end, and a finding.
-func (p part) play(ctx context.Context) error {
+func (p part) play(ctx context.Context, orders <-chan string) error {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("process", p.Name, "life", p.Life)
 	if p.Sample > 0 {
 		defer p.sampling()()
@@ -85,7 +91,7 @@ func (p part) play(ctx context.Context) error {
 		fmt.Println("runs")
 		return router.NewService(nc, router.Config{Fleet: fleetName, Origin: p.Name, Logger: log}).Run(ctx)
 	case roleAgent:
-		return p.agent(ctx, nc, log)
+		return p.agent(ctx, nc, orders, log)
 	}
 	return p.client(ctx, nc, log)
 }
@@ -125,7 +131,8 @@ func (p part) server(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
-func (p part) agent(ctx context.Context, nc *nats.Conn, log *slog.Logger) (err error) {
+// agent is an agent with the mail of its environment, and what that is to hold.
+func (p part) agent(ctx context.Context, nc *nats.Conn, orders <-chan string, log *slog.Logger) (err error) {
 	beats, err := p.connect(ctx, p.Name+" beats")
 	if err != nil {
 		return err
@@ -151,7 +158,29 @@ func (p part) agent(ctx context.Context, nc *nats.Conn, log *slog.Logger) (err e
 			err = failed
 		}
 	}()
+	letters, err := p.connect(ctx, p.Name+" mail")
+	if err != nil {
+		return err
+	}
+	defer letters.Close()
+	bodies, err := p.connect(ctx, p.Name+" data")
+	if err != nil {
+		return err
+	}
+	defer bodies.Close()
+	o := p.newPost(letters, w, log)
+	holder := data.NewHolder(bodies, data.HolderConfig{Fleet: fleetName, Environment: cfg.Environment, Dir: heldIn(p.Dir, p.Name), Every: holdEvery, Logger: log})
 	fmt.Println("runs")
+	parts, inner := errgroup.WithContext(ctx)
+	parts.Go(func() error { return o.peer.Run(inner) })
+	parts.Go(func() error { return holder.Run(inner) })
+	parts.Go(func() error { o.obey(inner, orders); return nil })
+	parts.Go(func() error { return p.serve(inner, nc, cfg, w) })
+	return parts.Wait()
+}
+
+// serve runs the agent itself.
+func (p part) serve(ctx context.Context, nc *nats.Conn, cfg agent.Config, w *history.Writer) error {
 	for {
 		// As `fleetbus agent` does: what is unavailable, which the store of a cluster may be
 		// for long, is tried again.

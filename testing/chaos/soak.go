@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -38,11 +39,28 @@ func (p part) sampling() (stop func()) {
 
 // holdings collects what processes hold, by name.
 type holdings struct {
-	mu   sync.Mutex
-	list map[string][]holding
+	mu    sync.Mutex
+	list  map[string][]holding
+	quiet map[string]bool // who has said that it sends no more
+}
+
+// isQuiet reports whether an agent has said that it sends no more.
+func (h *holdings) isQuiet(name string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.quiet[name]
 }
 
 func (h *holdings) take(p part, line []byte) {
+	if string(bytes.TrimSpace(line)) == orderQuiet {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.quiet == nil {
+			h.quiet = make(map[string]bool)
+		}
+		h.quiet[p.Name] = true
+		return
+	}
 	var now holding
 	if json.Unmarshal(line, &now) != nil {
 		return // something else that it printed

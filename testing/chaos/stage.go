@@ -106,7 +106,7 @@ func (s *stage) raise(ctx context.Context) error {
 	}
 	for _, n := range agentNames {
 		tier, _, _ := strings.Cut(n, "-")
-		others = append(others, part{Role: roleAgent, Name: n, Tier: messages.Tier(tier)})
+		others = append(others, part{Role: roleAgent, Name: n, Tier: messages.Tier(tier), Peers: neighbours(n)})
 	}
 	for _, n := range routerNames {
 		others = append(others, part{Role: roleRouter, Name: n})
@@ -130,6 +130,9 @@ func (s *stage) raise(ctx context.Context) error {
 	}
 	if err := s.startAll(clients, urls); err != nil {
 		return err
+	}
+	for _, p := range s.list(func(role string) bool { return role == roleAgent }) {
+		p.order(orderSend) // now everybody is known
 	}
 	s.say("%d processes run: %d servers, %d coordinators, %d routers, %d agents, %d clients", len(s.procs), len(serverNames), len(coordinatorNames), len(routerNames), len(agentNames), len(clientNames))
 	return nil
@@ -264,27 +267,30 @@ func (s *stage) until(ctx context.Context, what string, ask func(context.Context
 }
 
 // lower ends everything in order: who asks first, and then who serves.
-func (s *stage) lower() {
-	for _, step := range []struct {
-		roles []string
-		limit time.Duration
-	}{
-		{[]string{roleClient, roleDoor}, finishWithin + 15*time.Second},
-		{[]string{roleRouter, roleAgent}, 30 * time.Second},
-		{[]string{roleCoordinator}, 10 * time.Second},
-		{[]string{roleServer}, 30 * time.Second},
-	} {
-		var all sync.WaitGroup
-		for _, p := range s.list(func(role string) bool { return slices.Contains(step.roles, role) }) {
-			all.Go(func() {
-				s.found(p.crashed())
-				if p.crashed() == nil {
-					s.found(p.end(step.limit))
-				}
-			})
-		}
-		all.Wait()
+func (s *stage) lower(ctx context.Context) error {
+	s.end(finishWithin+15*time.Second, roleClient, roleDoor)
+	if err := s.settle(ctx); err != nil {
+		return err
 	}
+	s.end(30*time.Second, roleRouter, roleAgent)
+	s.end(10*time.Second, roleCoordinator)
+	s.end(30*time.Second, roleServer)
+	return nil
+}
+
+// end ends all processes of these roles.
+func (s *stage) end(limit time.Duration, roles ...string) {
+	var all sync.WaitGroup
+	for _, p := range s.list(func(role string) bool { return slices.Contains(roles, role) }) {
+		all.Go(func() {
+			if err := p.crashed(); err != nil {
+				s.found(err)
+				return
+			}
+			s.found(p.end(limit))
+		})
+	}
+	all.Wait()
 }
 
 // close ends whatever still runs.

@@ -93,8 +93,8 @@ func good() (list []history.Record) {
 	put.Seq, put.Text = 2, "two"
 	add("c", history.Stored, put)
 	add("d", history.Refused, history.Record{ID: "p3", Class: Sync, Task: "map"}, code(messages.CodeConflict))
-	add("r1", history.Held, history.Record{Task: "map", Text: "two"})
-	add("r2", history.Held, history.Record{Task: "map", Text: "two"})
+	add("faults", history.Held, history.Record{Agent: "r1", Task: "map", Text: "two"})
+	add("faults", history.Held, history.Record{Agent: "r2", Task: "map", Text: "two"})
 
 	cut := history.Record{ID: "k1", Class: messages.Inference, Task: "see", Sum: 11, Millis: 1000}
 	add("c", history.Sent, cut)
@@ -227,6 +227,21 @@ func TestPlantedFaults(t *testing.T) {
 				t.Errorf("not caught as %q; found %+v", c.rule, v.Violations)
 			}
 		})
+	}
+}
+
+func TestUndelivered(t *testing.T) {
+	list := good()
+	if n := Undelivered(list); n != 0 {
+		t.Errorf("%d of a good history", n)
+	}
+	list[at(t, list, "m3", history.Stored)].Millis = 0
+	if n := Undelivered(list); n != 0 {
+		t.Errorf("%d, but it came", n)
+	}
+	list[at(t, list, "m2", history.Stored)].Millis = 0
+	if n := Undelivered(list); n != 1 {
+		t.Errorf("%d, and one did not come", n)
 	}
 }
 

@@ -44,6 +44,23 @@ func (c *checker) given(q *request, sent history.Record) {
 	}
 }
 
+// Undelivered returns how many messages that do not expire were acknowledged and have not
+// come.
+func Undelivered(records []history.Record) (n int) {
+	open := make(map[string]bool)
+	for _, r := range records {
+		if r.Class == Message && r.Kind == history.Stored && r.Millis == 0 {
+			open[r.ID] = true
+		}
+	}
+	for _, r := range records {
+		if r.Class == Message && r.Kind == history.Begin {
+			delete(open, r.ID)
+		}
+	}
+	return len(open)
+}
+
 // judgeMail judges all messages that came, which are sorted by time.
 func (c *checker) judgeMail() {
 	last := make(map[string]history.Record)
@@ -96,7 +113,7 @@ func (c *checker) judgeBodies() {
 	for _, h := range c.held {
 		if want := newest[h.Task]; h.Text != want.Text {
 			h.Class = Sync
-			c.add(Kept, h, "%s holds %s with digest %.12q, revision %d is %.12q, put by %s", h.Who, h.Task, h.Text, want.Seq, want.Text, want.Who)
+			c.add(Kept, h, "%s holds %s with digest %.12q, revision %d is %.12q, put by %s", h.Agent, h.Task, h.Text, want.Seq, want.Text, want.Who)
 		}
 	}
 }
