@@ -153,3 +153,21 @@ func TestHopeless(t *testing.T) {
 		t.Errorf("expects %v ± %v ms after six of 20 ms", l.expect, l.spread)
 	}
 }
+
+func TestOverByTheClock(t *testing.T) {
+	now := time.Now()
+	ctx, cancel := context.WithDeadline(t.Context(), now.Add(time.Hour))
+	if over(ctx, now) {
+		t.Error("over an hour before its time")
+	}
+	if !over(ctx, now.Add(time.Hour)) {
+		t.Error("not over at its time, because no timer has fired")
+	}
+	cancel()
+	if !over(ctx, now) || !over(ctx, now.Add(time.Hour)) {
+		t.Error("not over when it was given up")
+	}
+	if over(t.Context(), now) {
+		t.Error("over without a time")
+	}
+}
