@@ -63,7 +63,7 @@ type Agent struct {
 	queued   queued
 	accepts  acceptor
 	crew     *crew                       // runs direct requests
-	subjects map[string]messages.Subject // of direct requests, taken apart; serveDirect's
+	subjects map[string]messages.Subject // of direct requests, taken apart; the reader's
 
 	beat        chan struct{} // a heartbeat is wanted now
 	silence     func()        // ends the heartbeats and returns when none can follow
@@ -73,7 +73,8 @@ type Agent struct {
 	reconnected pulse
 	lives       lives           // goroutines that run user code, or wait for some that do
 	work        context.Context // of everything that handlers do; ends when they must give up
-	endWork     context.CancelFunc
+	endWork     func()
+	alarms      bus.Alarms    // of executions
 	abandoned   chan struct{} // closed when the time to drain is over: what still runs is left behind
 }
 
@@ -154,7 +155,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	// The loops outlive ctx: an agent that drains still beats, renews and answers.
 	loops, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	a.work, a.endWork = context.WithCancel(loops)
+	var endWork context.CancelFunc
+	a.work, endWork = context.WithCancel(loops)
+	a.endWork = func() {
+		endWork()
+		a.alarms.Close() // which looks at a.work
+	}
 	defer a.endWork()
 	if a.safety != nil {
 		// Before anything can be asked of it.
@@ -197,6 +203,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	err = a.leave(ctx)
 	stopBeats()
 	unsubscribe(subs)
+	a.endWork()
 	stop()
 	wg.Wait()
 	a.crew.close()

@@ -12,16 +12,21 @@ const maxIdle = 64
 // leave together. No request waits for a handler: whoever enters one has woken another
 // if there is more to do.
 //
+// One of them reads. When a large request comes alone it wakes another to read on, and
+// serves that request itself: see largeBody.
+//
 // They count among the lives only while they have something to do.
 type crew struct {
 	lives *lives
 	do    func(*execution)
+	read  func() *execution // reads until it has what to execute at once, and has called lead for others; nil at its end
 
 	mu      sync.Mutex
 	todo    []*execution
 	next    int // of todo
 	idle    []chan struct{}
-	waking  int // woken, and not looking yet
+	waking  int  // woken, and not looking yet
+	unread  bool // somebody is to read
 	closed  bool
 	resting int           // goroutines that hold nothing
 	alone   chan struct{} // closed when nobody rests any more; nil until close waits for it
@@ -38,6 +43,16 @@ func (c *crew) run(e *execution) {
 		c.todo, c.next = append(c.todo[:0], c.todo[c.next:]...), 0 // it may never be empty
 	}
 	c.todo = append(c.todo, e)
+	if c.waking == 0 {
+		c.wake()
+	}
+}
+
+// lead has another one read.
+func (c *crew) lead() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unread = true
 	if c.waking == 0 {
 		c.wake()
 	}
@@ -60,42 +75,64 @@ func (c *crew) work() {
 	defer c.rested()
 	woken := true
 	for {
-		e, wait := c.take(bell, woken)
-		if woken = false; e != nil {
+		e, next := c.take(bell, woken)
+		if woken = false; next == toRead {
+			e = c.read()
+		}
+		if e != nil {
 			c.one(e)
-			continue
 		}
-		if !wait {
+		switch next {
+		case toLeave:
 			return
-		}
-		if _, woken = <-bell; !woken {
-			return
+		case toWait:
+			if _, woken = <-bell; !woken {
+				return
+			}
+		case toRead, toServe: // and then look again
 		}
 	}
 }
 
-// take returns what is to be done next, or whether to wait for the bell.
-func (c *crew) take(bell chan struct{}, woken bool) (e *execution, wait bool) {
+// turn is what one of the crew does next.
+type turn int
+
+const (
+	toServe turn = iota
+	toRead
+	toWait // for its bell
+	toLeave
+)
+
+// take returns what is to be done next.
+func (c *crew) take(bell chan struct{}, woken bool) (*execution, turn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if woken {
 		c.waking--
 	}
+	if c.unread {
+		c.unread = false
+		if c.next < len(c.todo) && c.waking == 0 {
+			c.wake()
+		}
+		return nil, toRead
+	}
 	if c.next < len(c.todo) {
-		e = c.todo[c.next]
+		e := c.todo[c.next]
 		c.todo[c.next] = nil
 		if c.next++; c.next == len(c.todo) {
 			c.todo, c.next = c.todo[:0], 0
 		} else if c.waking == 0 {
 			c.wake()
 		}
-		return e, false
+		return e, toServe
 	}
 	if c.closed || len(c.idle) >= maxIdle {
-		return nil, false
+		return nil, toLeave
 	}
 	c.idle = append(c.idle, bell)
-	return nil, true
+	return nil, toWait
 }
 
 // one runs one execution. Deferred: a handler may end its goroutine with runtime.Goexit.

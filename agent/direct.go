@@ -17,45 +17,85 @@ import (
 // before it sent, stays in the journal either way.
 const journalTime = time.Second
 
-// serveDirect handles requests that come straight from a client. Nothing in it waits:
-// a request that finds a free slot gets a goroutine, any other is answered at once.
+// directReader takes in the requests that come straight from a client. One of the crew at a
+// time reads, so it may keep what only the reader needs.
+type directReader struct {
+	a        *Agent
+	ctx      context.Context
+	msgs     <-chan *nats.Msg
+	pongs    <-chan time.Time
+	barriers <-chan chan struct{} // nil: of no robot
+	pinged   time.Time            // when the ping was sent that was answered last
+	over     chan struct{}        // closed when nobody reads any more
+}
+
+// serveDirect handles requests that come straight from a client, until ctx ends. Nothing in
+// it waits: a request that finds a free slot has a goroutine, any other is answered at once.
 //
 // pongs tells when each answered ping was sent. What is in msgs when a pong is read may
 // have come before it, so it is served before the pong counts.
 func (a *Agent) serveDirect(ctx context.Context, msgs <-chan *nats.Msg, pongs <-chan time.Time) {
-	pinged := time.Now() // the subscription was confirmed just now
-	var barriers chan chan struct{}
+	d := &directReader{a: a, ctx: ctx, msgs: msgs, pongs: pongs, over: make(chan struct{}),
+		pinged: time.Now()} // the subscription was confirmed just now
 	if a.safety != nil {
-		barriers = a.safety.barriers
+		d.barriers = a.safety.barriers
 	}
+	a.crew.read = d.read
+	a.crew.lead()
+	<-d.over
+}
+
+// largeBody is from which size on whoever reads a request serves it too. Bodies of that
+// size keep the garbage collector at work, and it takes a processor before a goroutine
+// that was just woken: handed over, a camera frame waits for it. Small requests come in
+// bursts, and one goroutine serves a burst better than one each.
+const largeBody = 32 << 10
+
+// read takes in messages. It returns a large request that is alone, when another one reads.
+func (d *directReader) read() *execution {
 	for {
 		select {
-		case <-ctx.Done():
-			return
-		case m := <-msgs:
-			a.serveOne(m, pinged)
-		case sent := <-pongs:
-			for n := len(msgs); n > 0; n-- {
-				a.serveOne(<-msgs, pinged)
+		case <-d.ctx.Done():
+			close(d.over)
+			return nil
+		case m := <-d.msgs:
+			e := d.a.beginOne(m, d.pinged)
+			switch {
+			case e == nil:
+			case len(e.body) < largeBody || len(d.msgs) > 0:
+				d.a.crew.run(e)
+			default:
+				d.a.lives.enter()
+				d.a.crew.lead()
+				return e
 			}
-			pinged = sent
-		case done := <-barriers:
-			for n := len(msgs); n > 0; n-- {
-				a.serveOne(<-msgs, pinged)
-			}
+		case sent := <-d.pongs:
+			d.rest()
+			d.pinged = sent
+		case done := <-d.barriers:
+			d.rest()
 			close(done)
 		}
 	}
 }
 
-// serveOne begins a direct request, or refuses it.
-func (a *Agent) serveOne(m *nats.Msg, pinged time.Time) {
+// rest takes in what has come already.
+func (d *directReader) rest() {
+	for n := len(d.msgs); n > 0; n-- {
+		if e := d.a.beginOne(<-d.msgs, d.pinged); e != nil {
+			d.a.crew.run(e)
+		}
+	}
+}
+
+// beginOne begins a direct request, or refuses it.
+func (a *Agent) beginOne(m *nats.Msg, pinged time.Time) *execution {
 	late := lateness(pinged, time.Now())
 	req, err := a.parseDirect(m)
 	if err != nil {
 		a.garbage.Note(a.cfg.Logger, "do", err)
 		a.refuseMalformed(m, err)
-		return
+		return nil
 	}
 	e, fault := a.admit(req, m, late)
 	switch {
@@ -65,9 +105,8 @@ func (a *Agent) serveOne(m *nats.Msg, pinged time.Time) {
 		a.acceptNow(e)
 	default:
 		a.answerNow(m.Reply, req, fault)
-		return
 	}
-	a.crew.run(e)
+	return e
 }
 
 // answerNow answers a request that is not begun: with what is wrong, or that it runs
@@ -101,7 +140,7 @@ func (a *Agent) refuseMalformed(m *nats.Msg, err error) {
 // maxSubjects bounds the cache of subjects taken apart: origins times tasks.
 const maxSubjects = 4096
 
-// parseDirect reads a direct request; serveDirect alone calls it. Headers that contradict the subject are
+// parseDirect reads a direct request; whoever reads calls it, nobody else. Headers that contradict the subject are
 // malformed: permissions guard the subject alone.
 func (a *Agent) parseDirect(m *nats.Msg) (messages.Request, error) {
 	s, ok := a.subjects[m.Subject]
@@ -170,20 +209,20 @@ func (a *Agent) admit(req messages.Request, m *nats.Msg, late time.Duration) (*e
 		fault = r.tooLong(left)
 	}
 	if fault != nil {
-		r.release(0)
+		r.release(0, false)
 		return nil, fault
 	}
 	e := r.begin(req, m.Data, "", left)
 	e.word.subject = m.Reply
 	if !a.flight.add(e) { // a delivery out of the queue was quicker
 		e.cancel()
-		r.release(0)
+		r.release(0, false)
 		return nil, nil
 	}
 	if fault := a.safety.begins(e); fault != nil && req.Class == messages.Action {
 		a.flight.remove(e)
 		e.cancel()
-		r.release(0)
+		r.release(0, false)
 		return nil, fault
 	}
 	return e, nil
@@ -257,7 +296,7 @@ func (e *execution) runDirect() {
 		// Persist, then send: who reads an answer finds the outcome in the journal.
 		r.a.journal(e.req, state, fault, took)
 	}
-	r.release(took)
+	r.release(took, e.cutOff(fault))
 	r.a.ended(e, fault)
 	r.a.answer(e.req, resp, fault, took, deadlineOf(e), e.parts.end())
 	r.a.flight.remove(e)

@@ -21,8 +21,8 @@ type execution struct {
 	ack      string // reply subject of the delivery; "" for a direct request
 	begun    time.Time
 	word     word
-	ctx      context.Context
-	cancel   context.CancelFunc
+	ctx      context.Context // its span
+	span     span
 	gaveUp   atomic.Bool            // the caller cancelled it
 	stopped  atomic.Pointer[string] // the robot was stopped; why
 	returned atomic.Bool            // the handler has
@@ -34,13 +34,21 @@ type execution struct {
 // begin makes the execution of a request whose time left is left.
 func (r *replica) begin(req messages.Request, body []byte, ack string, left time.Duration) *execution {
 	e := &execution{req: req, replica: r, body: body, ack: ack, begun: time.Now()}
-	if left == messages.NoDeadline {
-		e.ctx, e.cancel = context.WithCancel(r.a.work)
-	} else {
-		e.ctx, e.cancel = context.WithTimeout(r.a.work, left)
+	var until time.Time
+	if left != messages.NoDeadline {
+		until = e.begun.Add(left)
 	}
+	e.ctx = &e.span
+	e.span.open(r.a.work, &r.a.alarms, until)
 	return e
 }
+
+// cancel ends the context of an execution; it must be called at its end.
+func (e *execution) cancel() { e.span.cancel() }
+
+// cutOff reports whether a handler that returned a fault was ended by its context: it would
+// have taken longer.
+func (e *execution) cutOff(fault *messages.Error) bool { return fault != nil && e.ctx.Err() != nil }
 
 // flight is the table of what runs now, by request id. The zero value is ready to use;
 // the methods may be called from many goroutines.

@@ -210,7 +210,7 @@ func (r *replica) serveJob(m *nats.Msg, req messages.Request, s *slot, left time
 	// The slot is free only when the end is stored, which may take as long as JetStream
 	// does not answer: a pull that brings the next job needs a worker to read it.
 	answer := a.finishJob(e, next, rev, resp, fault)
-	s.free(took)
+	s.free(took, e.cutOff(fault))
 	return answer
 }
 

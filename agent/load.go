@@ -10,9 +10,14 @@ import (
 // the coordinator acts on it.
 //
 // What the next request is expected to take, and by how much one differs from that, follow
-// a change within three requests. It is good for as long as expectGood after the last one.
+// a drift within three requests, and a leap, by leapFactor or more, at once: something else
+// runs on the machine, or does not any more. One that was cut off after such a leap would have
+// taken longer still; cutFactor of it is taken for the usual time, and too much soon shows.
+// What is expected is good for as long as expectGood after the last one.
 const (
 	expectWeight = 0.3
+	leapFactor   = 1.65
+	cutFactor    = 1.3
 	expectGood   = time.Second
 
 	latencyWeight = 0.2
@@ -37,24 +42,48 @@ type load struct {
 // begun counts a request.
 func (l *load) begun() { l.served++ }
 
-// ended takes a service time into the latency.
-func (l *load) ended(took time.Duration, now time.Time) {
+// ended takes a service time into what is known. cut says that the request did not come to
+// its end, so it would have taken longer.
+func (l *load) ended(took time.Duration, cut bool, now time.Time) {
 	l.last = now
 	ms := float64(took) / float64(time.Millisecond)
 	if l.latency == 0 {
-		l.latency, l.expect = ms, ms
+		l.latency = ms
+	}
+	l.latency += latencyWeight * (ms - l.latency)
+	if cut {
+		if ms > leapFactor*l.expect {
+			l.leap(cutFactor * ms)
+		}
 		return
 	}
-	l.spread += expectWeight * (math.Abs(ms-l.expect) - l.spread)
-	l.expect += expectWeight * (ms - l.expect)
-	l.latency += latencyWeight * (ms - l.latency)
+	switch {
+	case l.expect == 0, ms > leapFactor*l.expect, ms < l.expect/leapFactor:
+		l.leap(ms)
+	default:
+		l.spread += expectWeight * (math.Abs(ms-l.expect) - l.spread)
+		l.expect += expectWeight * (ms - l.expect)
+	}
 }
 
-// hopeless reports whether a request that has left would take longer. Whatever is begun in
+// leap takes a service time for the usual one from now on; by how much others differ from
+// it stays the same share.
+func (l *load) leap(ms float64) {
+	if l.expect > 0 {
+		l.spread *= ms / l.expect
+	}
+	l.expect = ms
+}
+
+// spreads is how many mean deviations a request may take longer than is expected. Where all
+// lengths within a range are as likely, that is the longest.
+const spreads = 2
+
+// hopeless reports whether a request that has left may take longer. Whatever is begun in
 // vain keeps one waiting that could be answered. Who has served nothing for a while begins
 // it all the same, to see whether that is still so.
 func (l *load) hopeless(left time.Duration, now time.Time) bool {
-	return now.Sub(l.last) < expectGood && float64(left)/float64(time.Millisecond) < l.expect+l.spread
+	return now.Sub(l.last) < expectGood && float64(left)/float64(time.Millisecond) < l.expect+spreads*l.spread
 }
 
 // measure brings the rate up to now and returns it.

@@ -230,6 +230,7 @@ func (p *puller) silent(now time.Time) bool {
 
 // halt ends the inbox and waits until nothing can arrive there any more.
 func (p *puller) halt() {
+	p.r.giveAllBack()
 	p.r.mu.Lock()
 	p.on = false
 	sub := p.sub
@@ -249,7 +250,7 @@ func (p *puller) halt() {
 // claimLocked takes all free slots that no pull covers yet; send must follow. The
 // replica's mu is held. A nil puller claims nothing.
 func (p *puller) claimLocked() pull {
-	if p == nil || !p.on || !p.r.open {
+	if p == nil || !p.on || !p.r.open || p.r.returns.resting(time.Now()) {
 		return pull{}
 	}
 	n := p.r.slots - p.r.busy

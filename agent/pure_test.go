@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -38,7 +39,7 @@ func TestLoad(t *testing.T) {
 	for s := range 60 {
 		for range 10 {
 			l.begun()
-			l.ended(40*time.Millisecond, time.Now())
+			l.ended(40*time.Millisecond, false, time.Now())
 		}
 		l.measure(start.Add(time.Duration(s+1) * time.Second))
 	}
@@ -53,7 +54,7 @@ func TestLoad(t *testing.T) {
 		t.Errorf("after a minute of nothing the rate is %v", l.rate)
 	}
 	for range 30 {
-		l.ended(10*time.Millisecond, time.Now())
+		l.ended(10*time.Millisecond, false, time.Now())
 	}
 	if math.Abs(l.latency-10) > 0.1 {
 		t.Errorf("latency %v does not follow", l.latency)
@@ -136,7 +137,7 @@ func TestHopeless(t *testing.T) {
 		t.Error("refused before anything was served")
 	}
 	for range 20 {
-		l.ended(100*ms, now)
+		l.ended(100*ms, false, now)
 	}
 	for left, want := range map[time.Duration]bool{150 * ms: false, 101 * ms: false, 99 * ms: true, 10 * ms: true} {
 		if got := l.hopeless(left, now.Add(100*ms)); got != want {
@@ -146,11 +147,77 @@ func TestHopeless(t *testing.T) {
 	if l.hopeless(10*ms, now.Add(2*time.Second)) {
 		t.Error("what was so two seconds ago is not tried again")
 	}
-	for range 6 { // it has become faster
-		l.ended(20*ms, now)
+	l.ended(20*ms, false, now) // it has become faster
+	if l.hopeless(25*ms, now) {
+		t.Errorf("expects %v ± %v ms after one of 20 ms", l.expect, l.spread)
 	}
-	if l.hopeless(70*ms, now) {
-		t.Errorf("expects %v ± %v ms after six of 20 ms", l.expect, l.spread)
+}
+
+// What a request is expected to take follows a leap at once, and small differences slowly;
+// one that was cut off says only that it would have taken longer.
+func TestExpect(t *testing.T) {
+	const ms = time.Millisecond
+	now := time.Now()
+	for _, c := range []struct {
+		what          string
+		took          time.Duration
+		cut           bool
+		least, expect float64 // ms, between which it is then
+	}{
+		{"a little more", 48 * ms, false, 40, 44},
+		{"a leap up", 100 * ms, false, 100, 100},
+		{"a leap down", 16 * ms, false, 16, 16},
+		{"cut off early", 30 * ms, true, 40, 40},
+		{"cut off a little late", 50 * ms, true, 40, 40},
+		{"cut off after a leap", 75 * ms, true, 75, 98},
+	} {
+		var l load
+		for i := range 40 {
+			l.ended(time.Duration(38+i%5)*ms, false, now) // 40 on the average
+		}
+		l.expect = 40
+		l.ended(c.took, c.cut, now)
+		if l.expect < c.least || l.expect > c.expect {
+			t.Errorf("%s: expects %.1f ms", c.what, l.expect)
+		}
+		if share := l.spread / l.expect; share < 0.01 || share > 0.1 {
+			t.Errorf("%s: differs by %.3f of it", c.what, share)
+		}
+	}
+}
+
+// A replica holds what it cannot serve for a while, gives it back when it begins something,
+// and rests once it has seen all that waits.
+func TestReturns(t *testing.T) {
+	var b returns
+	now := time.Now()
+	at := func(d time.Duration) time.Time { return now.Add(d) }
+	check := func(what string, got []string, want ...string) {
+		t.Helper()
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: gives back %q, want %q", what, got, want)
+		}
+	}
+	if b.hold("a", "ra", at(0)) || b.hold("b", "rb", at(holdTime/2)) {
+		t.Error("rests, and has seen each only once")
+	}
+	check("early", b.due(at(holdTime-1)))
+	check("the first is due", b.due(at(holdTime)), "ra")
+	if b.resting(at(holdTime)) {
+		t.Error("rests, and may find others")
+	}
+	if !b.hold("a", "ra2", at(holdTime)) {
+		t.Error("does not rest, and has seen all that waits")
+	}
+	check("all, in order", b.all(), "rb", "ra2")
+	check("none is left", b.due(at(time.Hour)))
+	if !b.resting(at(holdTime+restTime-1)) || b.resting(at(holdTime+restTime)) {
+		t.Error("rests for another time than restTime")
+	}
+	b.hold("c", "rc", at(0))
+	check("something was begun", b.begun(), "rc")
+	if b.hold("c", "rc2", at(0)) {
+		t.Error("what was seen before it began something counts")
 	}
 }
 

@@ -159,7 +159,7 @@ func (a *Agent) lookAt(ctx context.Context, m jetstream.Msg, held map[string]boo
 // handler is called, and says so at most once. Whether that was stored must be known: who
 // cannot find out keeps the slot and asks again until the action's time is over.
 func (a *Agent) beginQueued(ctx context.Context, m jetstream.Msg, req messages.Request, r *replica, seq uint64, until time.Time) error {
-	drop := func() { r.release(0) }
+	drop := func() { r.release(0, false) }
 	if fault := a.guards.command(req); fault != nil {
 		drop()
 		return a.refuseQueued(ctx, m, req, seq, fault)

@@ -41,16 +41,17 @@ type replica struct {
 	stop   context.CancelFunc
 	idle   chan struct{} // nudged when the last request ends
 
-	mu     sync.Mutex
-	placed messages.PlacedReplica
-	state  messages.ReplicaState
-	reason string
-	server Server // set while open or busy
-	open   bool   // takes requests
-	busy   int
-	pulls  *puller // nil where the task's requests are not pulled
-	load   load
-	batch  batches
+	mu      sync.Mutex
+	placed  messages.PlacedReplica
+	state   messages.ReplicaState
+	reason  string
+	server  Server // set while open or busy
+	open    bool   // takes requests
+	busy    int
+	pulls   *puller // nil where the task's requests are not pulled
+	load    load
+	returns returns
+	batch   batches
 }
 
 func newReplica(a *Agent, p messages.PlacedReplica) *replica {
@@ -253,11 +254,11 @@ func (r *replica) takeLocked() bool {
 }
 
 // release frees a slot, and lets the queue fill it again. took is the service time; 0
-// where nothing was executed.
-func (r *replica) release(took time.Duration) {
+// where nothing was executed. cut says that the handler was ended by its context.
+func (r *replica) release(took time.Duration, cut bool) {
 	r.mu.Lock()
 	if took > 0 {
-		r.load.ended(took, time.Now())
+		r.load.ended(took, cut, time.Now())
 	} else {
 		r.batch.seats = max(0, r.batch.seats-1) // who was in a call has given it up
 	}

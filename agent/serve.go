@@ -26,10 +26,12 @@ type slot struct {
 	freed bool
 }
 
-func (s *slot) free(took time.Duration) {
+// took is how long the handler was at it, 0 where it was not called; cut says that it did
+// not come to its end.
+func (s *slot) free(took time.Duration, cut bool) {
 	if !s.freed {
 		s.freed = true
-		s.r.release(took)
+		s.r.release(took, cut)
 	}
 }
 
@@ -40,7 +42,7 @@ func (s *slot) free(took time.Duration) {
 // its next request when it has the answer so finds the nearest replica waiting for it.
 func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
 	s := slot{r: r}
-	defer s.free(0)
+	defer s.free(0, false)
 	req, err := r.parseWork(m)
 	if err != nil {
 		r.a.garbage.Note(r.a.cfg.Logger, "q", err)
@@ -55,14 +57,13 @@ func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
 	}
 	if fault == nil {
 		if fault = r.tooLong(left); fault != nil && deliveries(m) <= giveBacks {
-			// It stays where it was in the queue, and a faster replica may take it. This one
-			// has asked for the next, which has more time.
-			s.free(0)
-			return bus.NakDelay(giveBackTime)
+			r.giveBack(req.ID, m.Reply)
+			s.free(0, false)
+			return nil
 		}
 	}
 	if fault != nil {
-		s.free(0)
+		s.free(0, false)
 		r.a.answer(req, backend.Response{}, fault, 0, now, 0)
 		return bus.Ack
 	}
@@ -77,7 +78,7 @@ func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
 	defer r.a.flight.remove(e)
 	r.a.accepts.begun()
 	resp, fault, took := r.execute(e)
-	s.free(took)
+	s.free(took, e.cutOff(fault))
 	r.a.ended(e, fault)
 	if !r.a.answer(req, resp, fault, took, deadlineOf(e), e.parts.end()) {
 		return nil
@@ -139,15 +140,6 @@ func (r *replica) tooLong(left time.Duration) *messages.Error {
 	return err
 }
 
-// A request that this replica would not finish in time is given back to the queue, where a
-// faster one takes it as soon as it is free: giveBacks times, with giveBackTime between
-// them, which is short beside the time that a request has and long beside a delivery. After
-// that its caller is told, who may have a newer observation.
-const (
-	giveBacks    = 3
-	giveBackTime = 5 * time.Millisecond
-)
-
 // execute calls the handler, for this request alone or in a batch. What it returns as an
 // error is for the caller. The time is 0 where nothing was executed.
 func (r *replica) execute(e *execution) (backend.Response, *messages.Error, time.Duration) {
@@ -156,7 +148,9 @@ func (r *replica) execute(e *execution) (backend.Response, *messages.Error, time
 	}
 	r.mu.Lock()
 	r.load.begun()
+	replies := r.returns.begun()
 	r.mu.Unlock()
+	r.nak(replies)
 	r.a.event(e, true, nil)
 	begun := time.Now()
 	resp, err := r.call(e.ctx, e.request())

@@ -169,6 +169,29 @@ func TestDirectTakesTheSlotOfAPull(t *testing.T) {
 	c.result().want(t, "", "queued")
 }
 
+// TestLargeOnesDoNotWait: whoever reads a large request serves it too, and nothing waits
+// for that.
+func TestLargeOnesDoNotWait(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	at := newGate()
+	g.run("edge", nil, at.handler("detect"))
+	g.place("edge", inference("detect"))
+	c := g.caller("robot")
+	frame := strings.Repeat("x", 200<<10)
+	for range 3 {
+		if r := c.do("edge", c.request(messages.Inference, "detect"), frame); r.Kind != messages.ReplyAccepted || r.Err != nil {
+			t.Fatalf("%+v", r)
+		}
+		at.in(t)
+		if r := c.do("edge", c.request(messages.Inference, "detect"), frame); messages.CodeOf(r.Err) != messages.CodeBusy {
+			t.Fatalf("a second one meanwhile got %+v", r)
+		}
+		at.open <- "done"
+		c.result().want(t, "", "done")
+	}
+}
+
 func TestNewestObservationWins(t *testing.T) {
 	t.Parallel()
 	g := newRig(t)

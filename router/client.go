@@ -40,6 +40,7 @@ type Client struct {
 	reports reports
 	tasks   tasks
 	outbox  outbox
+	alarms  bus.Alarms // of flights
 
 	begun   atomic.Bool
 	running chan struct{} // closed when subscriptions stand
@@ -102,6 +103,7 @@ func (c *Client) Run(ctx context.Context) (err error) {
 		c.halt()
 		c.landed.Wait()
 		c.outbox.late.Wait()
+		c.alarms.Close()
 		cancel()
 		subs.close()
 		loops.Wait()
@@ -109,8 +111,8 @@ func (c *Client) Run(ctx context.Context) (err error) {
 
 	results := c.bus.Subject(messages.KindReply, "")
 	results.Origin, results.ID = c.origin, c.inbox
-	cache := make(map[string]messages.Subject)
-	subs.add(c.nc, results.String(), func(m *nats.Msg) { c.onResult(m, cache) })
+	subjects := newSubjectCache()
+	subs.add(c.nc, results.String(), func(m *nats.Msg) { c.onResult(m, subjects) })
 	subs.add(c.nc, c.replies+">", c.onReply)
 	subs.add(c.nc, c.bus.Subject(messages.KindRoutes, messages.FleetSite).String(), c.onRoutes)
 	if subs.err != nil {

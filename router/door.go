@@ -13,45 +13,57 @@ import (
 	"github.com/nats-io/nuid"
 )
 
+// caller is a request at the door.
+type caller struct {
+	ctx    context.Context
+	stats  *endStats
+	came   time.Time
+	since  time.Time // an action: when it was sent to us at the latest
+	reply  string
+	at     messages.Subject
+	bad    error // in its subject
+	header messages.Header
+	body   []byte
+}
+
 // handle takes in a request at the door. It runs in the endpoint's goroutine and must
 // not wait, so the request gets one of its own; how many there are is bounded.
-func (s *Service) handle(ctx context.Context, endpoint string, r micro.Request) {
+func (s *Service) handle(ctx context.Context, stats *endStats, subjects *subjectCache, r micro.Request) {
 	if r.Reply() == "" {
 		s.client.note("req", messages.Errorf(messages.CodeBadRequest, "a request without a reply subject on %s", r.Subject()))
 		return
 	}
 	// The reply is published by us and not through r: micro reads r's fields when this
 	// function returns, which is before the answer is there.
-	// An action counts from when it was sent to us at the latest; an old observation is only
-	// useless.
-	now := time.Now()
-	since := now.Add(-s.intake.late(now))
-	reply, header, body, subject := r.Reply(), messages.Header(r.Headers()), r.Data(), r.Subject()
-	end := s.stats.begin(endpoint, time.Now())
+	q := caller{ctx: ctx, stats: stats, came: time.Now(), reply: r.Reply(), header: messages.Header(r.Headers()), body: r.Data()}
+	// What waits in our socket loses its time there. An old observation is only useless.
+	q.since = q.came.Add(-s.intake.late(q.came))
+	stats.begin()
 	if err := s.enter(); err != nil {
-		end(err, time.Now())
-		s.answer(reply, messages.Reply{Kind: messages.ReplyResult, Err: err}, nil)
+		stats.end(q.came, time.Now(), err)
+		s.answer(q.reply, messages.Reply{Kind: messages.ReplyResult, Err: err}, nil)
 		return
 	}
-	go func() {
-		defer s.leave()
-		out, data := s.serve(ctx, subject, header, body, reply, since)
-		end(out.Err, time.Now()) // before it is sent: who has the answer finds it counted
-		s.answer(reply, out, data)
-	}()
+	q.at, q.bad = subjects.parse(r.Subject())
+	s.staff.run(q)
 }
 
-// serve runs one request to its end; an action has its time from since on. Partial results
-// go to reply, where they are asked for.
-func (s *Service) serve(ctx context.Context, subject string, header messages.Header, body []byte, reply string, since time.Time) (messages.Reply, []byte) {
+// work serves one request and answers it.
+func (s *Service) work(q caller) {
+	defer s.leave()
+	out, data := s.serve(q)
+	q.stats.end(q.came, time.Now(), out.Err) // before it is sent: who has the answer finds it counted
+	s.answer(q.reply, out, data)
+}
+
+// serve runs one request to its end. Partial results go to its reply subject, where they
+// are asked for.
+func (s *Service) serve(q caller) (messages.Reply, []byte) {
 	out := messages.Reply{Kind: messages.ReplyResult}
-	at, err := messages.ParseSubject(subject)
+	ctx, at, body, err := q.ctx, q.at, q.body, q.bad
 	var h doorHeader
 	if err == nil {
-		h, err = parseDoor(header)
-	}
-	if err == nil && at.Class == messages.Action {
-		err = messages.Errorf(messages.CodeBadRequest, "subject %s: an action is asked on req.action.<origin>.<robot>.<task>", subject)
+		h, err = parseDoor(q.header)
 	}
 	if err != nil {
 		s.client.note("req", err)
@@ -63,7 +75,8 @@ func (s *Service) serve(ctx context.Context, subject string, header messages.Hea
 	}
 	var onPartial func(Partial)
 	if h.stream {
-		onPartial = func(p Partial) { s.part(reply, out.ID, p) }
+		id := out.ID
+		onPartial = func(p Partial) { s.part(q.reply, id, p) }
 	}
 	var ans *Answer
 	switch {
@@ -72,9 +85,11 @@ func (s *Service) serve(ctx context.Context, subject string, header messages.Hea
 			Robot: at.Agent, Task: at.Task, Episode: h.episode, Seq: h.seq, Body: body,
 			Deadline: h.left, ContentType: h.contentType, Traceparent: h.trace, ID: out.ID,
 			OnPartial: onPartial, Queue: h.queue,
-		}, since)
+		}, q.since)
 	case at.Class == messages.Inference:
-		ans, err = s.client.infer(ctx, at.Origin, Inference{
+		// Nothing is waited for but news of the flight, and halt ends that: one channel is
+		// half of two.
+		ans, err = s.client.infer(context.Background(), at.Origin, Inference{
 			Task: at.Task, Key: h.key, Body: body, ContentType: h.contentType, Deadline: h.left, Traceparent: h.trace, ID: out.ID,
 			OnPartial: onPartial,
 		}, h.seq)
@@ -112,7 +127,10 @@ func (s *Service) part(to, id string, p Partial) {
 // answer publishes what the caller waits for: the model's bytes, or an empty body with
 // the error in headers, ours and those that every micro client knows.
 func (s *Service) answer(reply string, out messages.Reply, body []byte) {
-	m := &nats.Msg{Subject: reply, Header: nats.Header(out.Header()), Data: body}
+	e := envelopes.Get().(*envelope)
+	defer e.free()
+	m := &e.msg
+	m.Subject, m.Header, m.Data = reply, nats.Header(e.headers.Reply(&out)), body
 	if out.Err != nil {
 		m.Data = nil
 		m.Header[micro.ErrorCodeHeader] = []string{strconv.Itoa(status(out.Err.Code))}
@@ -172,25 +190,30 @@ const maxDoorText = 1024
 // malformed one is an error that names it.
 func parseDoor(h messages.Header) (doorHeader, error) {
 	var d doorHeader
-	for key, to := range map[string]*string{
-		messages.HeaderID: &d.id, messages.HeaderKey: &d.key, messages.HeaderEpisode: &d.episode,
-		messages.HeaderType: &d.contentType, messages.HeaderTrace: &d.trace,
+	if len(h) == 0 {
+		return d, nil
+	}
+	for _, x := range [...]struct {
+		key  string
+		to   *string
+		name bool
+	}{
+		{messages.HeaderID, &d.id, true}, {messages.HeaderKey, &d.key, true}, {messages.HeaderEpisode, &d.episode, true},
+		{messages.HeaderType, &d.contentType, false}, {messages.HeaderTrace, &d.trace, false},
 	} {
-		v := h[key]
+		v := h[x.key]
 		if len(v) == 0 {
 			continue
 		}
 		if len(v) > 1 || len(v[0]) > maxDoorText {
-			return d, messages.Errorf(messages.CodeBadRequest, "header %s: found %d values, the first of %d bytes; allowed is one of at most %d", key, len(v), len(v[0]), maxDoorText)
+			return d, messages.Errorf(messages.CodeBadRequest, "header %s: found %d values, the first of %d bytes; allowed is one of at most %d", x.key, len(v), len(v[0]), maxDoorText)
 		}
-		*to = v[0]
-	}
-	for key, name := range map[string]string{messages.HeaderID: d.id, messages.HeaderKey: d.key, messages.HeaderEpisode: d.episode} {
-		if name != "" {
-			if err := messages.CheckName(key, name); err != nil {
+		if x.name && v[0] != "" {
+			if err := messages.CheckName(x.key, v[0]); err != nil {
 				return d, err
 			}
 		}
+		*x.to = v[0]
 	}
 	left, err := number(h, messages.HeaderLeft, uint64(MaxDeadline/time.Millisecond))
 	if err != nil {
@@ -203,13 +226,15 @@ func parseDoor(h messages.Header) (doorHeader, error) {
 	if d.seq, err = number(h, messages.HeaderSeq, math.MaxUint64); err != nil {
 		return d, err
 	}
-	for key, to := range map[string]*bool{messages.HeaderStream: &d.stream, messages.HeaderQueue: &d.queue} {
-		yes, err := number(h, key, 1)
-		if err != nil {
-			return d, err
-		}
-		*to = yes == 1
+	stream, err := number(h, messages.HeaderStream, 1)
+	if err != nil {
+		return d, err
 	}
+	queue, err := number(h, messages.HeaderQueue, 1)
+	if err != nil {
+		return d, err
+	}
+	d.stream, d.queue = stream == 1, queue == 1
 	return d, nil
 }
 

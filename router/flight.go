@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/fleetbus/fleetbus/router/route"
 	"github.com/nats-io/nats.go"
 )
@@ -34,9 +35,9 @@ type stepper interface {
 // caller, and by no other; whoever has news for it posts them. When it has landed it is
 // used again: two kilobytes for each request would be most of what a client allocates.
 type flight struct {
-	c     *Client
-	timer *time.Timer
-	wake  chan struct{}
+	c    *Client
+	bell bus.Alarm
+	wake chan struct{}
 	trip
 
 	unsent atomic.Bool // a message of it is in the outbox
@@ -106,6 +107,7 @@ func (c *Client) newFlight(req messages.Request, body []byte, start, until time.
 	c.mu.Unlock()
 	if f == nil {
 		f = &flight{c: c, wake: make(chan struct{}, 1)}
+		f.bell.Bell = f
 	}
 	f.trip = trip{req: req, body: body, start: start, until: until, held: f.held[:0], watched: f.watched[:0]}
 	f.mu.Lock()
@@ -133,9 +135,9 @@ func (f *flight) post(id string, a arrival) {
 	}
 }
 
-// fired posts that the timer has. One that comes when the flight has another request
+// Ring posts that the timer has fired. One that comes when the flight has another request
 // already only makes it look at its clock.
-func (f *flight) fired() {
+func (f *flight) Ring() {
 	f.mu.Lock()
 	id := f.id
 	f.mu.Unlock()
@@ -184,9 +186,7 @@ func (c *Client) land(f *flight) {
 	for _, agent := range f.held {
 		c.loads.add(agent, f.req.Task, -1)
 	}
-	if f.timer != nil {
-		f.timer.Stop()
-	}
+	c.alarms.Unset(&f.bell)
 	f.mu.Lock()
 	f.id = ""
 	clear(f.room[:]) // they hold bodies
@@ -323,11 +323,7 @@ func (f *flight) step(now time.Time, a arrival) {
 			f.c.cancelAt(e.Site, e.Agent, f.req.Origin, f.req.ID)
 		case route.WakeAt:
 			f.alarm = e.At
-			if f.timer == nil {
-				f.timer = time.AfterFunc(e.At.Sub(now), f.fired)
-			} else {
-				f.timer.Reset(e.At.Sub(now))
-			}
+			f.c.alarms.Set(&f.bell, e.At)
 		case route.Finish:
 			if f.err = e.Err; e.Err == nil {
 				f.answer = &Answer{

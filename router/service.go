@@ -45,17 +45,20 @@ type Service struct {
 	slots  chan struct{}
 	stats  doorStats
 	intake *intake
+	staff  staff
 
 	mu     sync.Mutex
 	closed bool
-	work   sync.WaitGroup // requests; Add only under mu and while not closed
+	inside sync.WaitGroup // requests; Add only under mu and while not closed
 }
 
 // NewService makes a service. It starts nothing and sends nothing; a wrong Config is
 // reported by Run.
 func NewService(nc *nats.Conn, cfg Config) *Service {
 	c := newClient(nc, cfg, true)
-	return &Service{nc: nc, client: c, cfg: c.cfg, slots: make(chan struct{}, max(1, c.cfg.MaxInFlight)), intake: newIntake(nc)}
+	s := &Service{nc: nc, client: c, cfg: c.cfg, slots: make(chan struct{}, max(1, c.cfg.MaxInFlight)), intake: newIntake(nc)}
+	s.staff.do = s.work
+	return s
 }
 
 // Client returns the client that the service asks with. It runs as long as Run does,
@@ -78,6 +81,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- s.client.Run(inner) }()
+	defer s.staff.close() // when the last request has ended
 	finish := func() error {
 		cancel()
 		return <-ended
@@ -106,7 +110,9 @@ func (s *Service) Run(ctx context.Context) error {
 	defer func() { giveUp(); <-measured }()
 	door, err := s.open(work)
 	if err != nil {
+		s.close()
 		_ = finish() // the reason to stop is the other one
+		s.inside.Wait()
 		return bus.Explain(err, "register the service "+serviceName)
 	}
 	select {
@@ -114,7 +120,7 @@ func (s *Service) Run(ctx context.Context) error {
 	case err := <-ended:
 		_ = door.Stop() // the connection is closed, so nothing is left to be stopped
 		s.close()
-		s.work.Wait() // their client has ended, so they have too
+		s.inside.Wait() // their client has ended, so they have too
 		return err
 	}
 	s.drain(door, giveUp)
@@ -143,7 +149,7 @@ func (s *Service) drain(door micro.Service, giveUp func()) {
 		case <-forced: // another subscription of this connection is stuck
 		}
 		s.close()
-		s.work.Wait()
+		s.inside.Wait()
 		close(idle)
 	}()
 	select {
@@ -173,7 +179,7 @@ func (s *Service) enter() *messages.Error {
 	}
 	select {
 	case s.slots <- struct{}{}:
-		s.work.Add(1)
+		s.inside.Add(1)
 		return nil
 	default:
 	}
@@ -183,7 +189,7 @@ func (s *Service) enter() *messages.Error {
 
 func (s *Service) leave() {
 	<-s.slots
-	s.work.Done()
+	s.inside.Done()
 }
 
 // open registers the endpoints.
@@ -206,7 +212,8 @@ func (s *Service) open(ctx context.Context) (micro.Service, error) {
 		{"training", func() messages.Subject { s := request; s.Class = messages.Training; return s }()},
 		{"action", messages.Subject{Kind: messages.KindAct, Fleet: s.cfg.Fleet}},
 	} {
-		if err := door.AddEndpoint(e.name, micro.HandlerFunc(func(r micro.Request) { s.handle(ctx, e.name, r) }),
+		stats, subjects := s.stats.endpoint(e.name), newSubjectCache()
+		if err := door.AddEndpoint(e.name, micro.HandlerFunc(func(r micro.Request) { s.handle(ctx, stats, subjects, r) }),
 			micro.WithEndpointSubject(e.subject.String())); err != nil {
 			_ = door.Stop() // the first error is the one to report
 			return nil, err

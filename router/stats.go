@@ -1,6 +1,7 @@
 package router
 
 import (
+	"maps"
 	"sync"
 	"time"
 
@@ -18,56 +19,67 @@ type DoorStats struct {
 	MaxMS    float64               `json:"max_ms"`
 }
 
-// doorStats counts. The zero value is ready to use; the methods may be called from many
-// goroutines.
+// doorStats counts, by endpoint. The zero value is ready to use; the methods may be called
+// from many goroutines.
 type doorStats struct {
-	mu    sync.Mutex
-	ends  map[string]*DoorStats
-	total map[string]time.Duration
+	mu   sync.Mutex
+	ends map[string]*endStats
 }
 
-// begin counts a request in and returns what counts its end.
-func (d *doorStats) begin(endpoint string, now time.Time) (end func(*messages.Error, time.Time)) {
+// endStats counts for one endpoint.
+type endStats struct {
+	mu    sync.Mutex
+	count DoorStats
+	total time.Duration
+}
+
+// endpoint returns what counts for an endpoint.
+func (d *doorStats) endpoint(name string) *endStats {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.ends == nil {
-		d.ends, d.total = make(map[string]*DoorStats), make(map[string]time.Duration)
+		d.ends = make(map[string]*endStats)
 	}
-	s := d.ends[endpoint]
+	s := d.ends[name]
 	if s == nil {
-		s = &DoorStats{Errors: make(map[messages.Code]int)}
-		d.ends[endpoint] = s
+		s = &endStats{count: DoorStats{Errors: make(map[messages.Code]int)}}
+		d.ends[name] = s
 	}
-	s.InFlight++
-	return func(err *messages.Error, at time.Time) {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if s.InFlight--; err != nil {
-			s.Errors[err.Code]++
-			return
-		}
-		s.Answered++
-		took := at.Sub(now)
-		d.total[endpoint] += took
-		s.MaxMS = max(s.MaxMS, inMillis(took))
-		s.AvgMS = inMillis(d.total[endpoint] / time.Duration(s.Answered))
-	}
+	return s
 }
 
 // of returns the counts of an endpoint until now.
-func (d *doorStats) of(endpoint string) DoorStats {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	s := d.ends[endpoint]
-	if s == nil {
-		return DoorStats{}
-	}
-	out := *s
-	out.Errors = make(map[messages.Code]int, len(s.Errors))
-	for code, n := range s.Errors {
-		out.Errors[code] = n
+func (d *doorStats) of(name string) DoorStats {
+	s := d.endpoint(name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := s.count
+	out.Errors = maps.Clone(s.count.Errors)
+	if out.Answered > 0 {
+		out.AvgMS = inMillis(s.total / time.Duration(out.Answered))
 	}
 	return out
+}
+
+// begin counts a request in; end must follow.
+func (s *endStats) begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.count.InFlight++
+}
+
+// end counts the end of a request that came at came.
+func (s *endStats) end(came, now time.Time, err *messages.Error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.count.InFlight--; err != nil {
+		s.count.Errors[err.Code]++
+		return
+	}
+	took := now.Sub(came)
+	s.count.Answered++
+	s.total += took
+	s.count.MaxMS = max(s.count.MaxMS, inMillis(took))
 }
 
 func inMillis(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

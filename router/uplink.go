@@ -27,7 +27,7 @@ func (f *flight) hold(now time.Time) bool {
 	f.lags = behind
 	wait := min(probeEvery, f.until.Sub(now))
 	f.alarm = now.Add(wait)
-	f.timer.Reset(wait)
+	f.c.alarms.Set(&f.bell, f.alarm)
 	return true
 }
 

@@ -24,8 +24,33 @@ import (
 //
 // One subscription for all of them: one per request would cost more than the request.
 
-// maxSubjects bounds the cache of subjects taken apart: agents times origins.
+// maxSubjects bounds a cache of subjects taken apart: agents times origins, or origins
+// times tasks.
 const maxSubjects = 4096
+
+// subjectCache keeps subjects taken apart: most come again and again. It is for one
+// goroutine.
+type subjectCache struct{ all map[string]messages.Subject }
+
+func newSubjectCache() *subjectCache {
+	return &subjectCache{make(map[string]messages.Subject)}
+}
+
+func (c *subjectCache) parse(subject string) (messages.Subject, error) {
+	s, ok := c.all[subject]
+	if !ok {
+		subject = strings.Clone(subject)
+		var err error
+		if s, err = messages.ParseSubject(subject); err != nil {
+			return s, err
+		}
+		if len(c.all) >= maxSubjects {
+			clear(c.all)
+		}
+		c.all[subject] = s
+	}
+	return s, nil
+}
 
 // noResponders reports whether m says that nobody listens on the subject.
 func noResponders(m *nats.Msg) bool {
@@ -111,18 +136,11 @@ func (c *Client) cancelAt(site, agent, origin, id string) {
 }
 
 // onResult takes in what agents publish for our requests: accepted and results.
-func (c *Client) onResult(m *nats.Msg, cache map[string]messages.Subject) {
-	s, ok := cache[m.Subject]
-	if !ok {
-		var err error
-		if s, err = messages.ParseSubject(m.Subject); err != nil {
-			c.note("res", err)
-			return
-		}
-		if len(cache) >= maxSubjects {
-			clear(cache)
-		}
-		cache[strings.Clone(m.Subject)] = s
+func (c *Client) onResult(m *nats.Msg, subjects *subjectCache) {
+	s, err := subjects.parse(m.Subject)
+	if err != nil {
+		c.note("res", err)
+		return
 	}
 	r, err := messages.ParseReply(messages.Header(m.Header))
 	if err != nil {

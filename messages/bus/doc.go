@@ -2,8 +2,8 @@
 // and holds their settings: no other package of ours has the name of one or makes
 // one. It also maps what NATS returns to errors that a person can act on
 // ([Explain]), opens connections with the options that all our programs need
-// ([Connect]), and reckons the age of a stored message on the server's clock
-// ([Clock]).
+// ([Connect]), reckons the age of a stored message on the server's clock ([Clock]), and
+// keeps the time of many requests ([Alarms]).
 //
 // # Streams, per site
 //
@@ -24,5 +24,6 @@
 // starts: an update of a work queue has lost delayed messages before. A memory stream
 // is gone when its only server restarts; the next call makes it again.
 //
-// The functions may be called from many goroutines. Nothing here starts one.
+// The functions may be called from many goroutines. Nothing here starts one
+// that stays.
 package bus
