@@ -28,6 +28,7 @@ type agentFlags struct {
 	commands          commands
 	drain             time.Duration
 	stateDir          string
+	dataDir           string
 	reEngage          time.Duration
 	hooks             hooks
 	foreign           string
@@ -82,6 +83,7 @@ func (g *agentFlags) define(f *pflag.FlagSet) {
 	f.Var(&g.commands, "exec", "`NAME=COMMAND` that serves the handler NAME; may be repeated")
 	f.DurationVar(&g.drain, "drain-timeout", agent.DefaultDrainTimeout, "how long it may take to finish when it is told to stop")
 	f.StringVar(&g.stateDir, "state-dir", "", "of a robot: `DIRECTORY` that keeps why it is stopped (default $XDG_STATE_HOME/fleetbus/agents or ~/.local/state/fleetbus/agents)")
+	f.StringVar(&g.dataDir, "data-dir", "", "`DIRECTORY` of its own for the fleet's synced data (default $XDG_STATE_HOME/fleetbus/data/FLEET/ID or ~/.local/state/fleetbus/data/FLEET/ID)")
 	f.DurationVar(&g.reEngage, "re-engage", 0, "of a robot: take actions again after its link was lost and has been well for so long, at least 4s; 0: only after `fleetbus release`")
 	f.Var(&g.hooks, "on-link-loss", "of a robot: `NAME=COMMAND` that runs when its link is lost, for tasks with on_link_loss: NAME; may be repeated")
 	f.StringVar(&g.foreign, "foreign-use", "", "YAML `FILE` that says what others use of this machine, for example compute: 40TFLOPS; replace it as often as you like")
@@ -142,6 +144,11 @@ func (a *app) agent(cmd *cobra.Command, g *agentFlags) (err error) {
 			log.Warn("no directory for what stops this robot: what it decides without a link ends with a restart; name one with --state-dir", "reason", oneLine(err))
 		}
 	}
+	if g.dataDir == "" {
+		if g.dataDir, err = a.dataDir(env.ID); err != nil {
+			log.Warn("no directory for the fleet's synced data: this agent holds none; name one with --data-dir", "reason", oneLine(err))
+		}
+	}
 	hooks, err := g.hooks.functions()
 	if err != nil {
 		return err
@@ -171,11 +178,11 @@ func (a *app) agent(cmd *cobra.Command, g *agentFlags) (err error) {
 		return a.runAgent(ctx, log, agent.Config{
 			Fleet: a.fleet, Environment: env, DrainTimeout: g.drain, Logger: log, Version: versionString(),
 			StateDir: g.stateDir, ReEngage: g.reEngage, LinkHooks: hooks, Foreign: foreign,
-		}, handlers)
+		}, handlers, g.dataDir)
 	})
 }
 
-func (a *app) runAgent(ctx context.Context, log *slog.Logger, cfg agent.Config, handlers []agent.Handler) error {
+func (a *app) runAgent(ctx context.Context, log *slog.Logger, cfg agent.Config, handlers []agent.Handler, dataDir string) error {
 	env := cfg.Environment
 	nc, err := a.connectForever(ctx, bus.AgentConn(a.fleet, env.ID), log)
 	if err != nil {
@@ -197,6 +204,11 @@ func (a *app) runAgent(ctx context.Context, log *slog.Logger, cfg agent.Config, 
 		}
 		defer cfg.SafetyConn.Close()
 	}
+	end, err := a.beside(ctx, log, nc, env, dataDir)
+	if err != nil {
+		return err
+	}
+	defer end()
 	log.Info("agent runs", "agent", env.ID, "tier", env.Tier, "fleet", a.fleet, "site", env.Site, "server", nc.ConnectedUrlRedacted())
 	defer context.AfterFunc(ctx, func() {
 		log.Info("told to stop: finishing what is under way; a second signal stops at once", "agent", env.ID, "at_most", cfg.DrainTimeout)

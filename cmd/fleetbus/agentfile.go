@@ -18,7 +18,7 @@ import (
 // read by the same code. labels and exec are mappings of what the flags repeat.
 var agentFields = []string{
 	"id", "tier", "site", "labels", "compute", "storage", "network", "latency", "price", "billing",
-	"simulate", "exec", "drain_timeout", "state_dir", "re_engage", "on_link_loss", "foreign_use",
+	"simulate", "exec", "drain_timeout", "state_dir", "data_dir", "re_engage", "on_link_loss", "foreign_use",
 }
 
 // repeated are the fields that are mappings, and their flags.

@@ -66,7 +66,7 @@ func (d *doctor) run(ctx context.Context) {
 	}
 	defer b.Conn.Close()
 	for _, check := range []func(context.Context, *bus.Bus){
-		d.versions, d.payload, d.permissions, d.clock, d.jetstream, d.assets, d.leader, d.stops,
+		d.versions, d.payload, d.permissions, d.clock, d.jetstream, d.assets, d.leader, d.stops, d.synced,
 	} {
 		// Each check has the whole --timeout: one that gets no answer must not take the
 		// others' time.

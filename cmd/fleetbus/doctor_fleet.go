@@ -66,6 +66,7 @@ func assetNames(fleet, site string) []string {
 	for _, class := range []messages.Class{messages.Training, messages.Inference, messages.Action} {
 		names = append(names, bus.StreamName(fleet, site, class))
 	}
+	names = append(names, bus.MailStreamName(fleet, site), bus.MailedStreamName(fleet, site))
 	for _, bucket := range bus.Buckets() {
 		names = append(names, "KV_"+bus.BucketName(fleet, bucket)) // as the client names a bucket's stream
 	}

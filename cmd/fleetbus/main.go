@@ -203,6 +203,7 @@ Start here:
 	add("look", doctorCmd(a), agentsCmd(a), tasksCmd(a), placementsCmd(a), eventsCmd(a), waitCmd(a), versionCmd(a))
 	add("use", diffCmd(a), rollbackCmd(a))
 	add("look", explainCmd(a), versionsCmd(a))
+	add("use", syncCmd(a), sendCmd(a), inboxCmd(a))
 	mark(root, &a.started)
 	return root
 }

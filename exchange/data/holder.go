@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -197,7 +198,7 @@ func (h *Holder) rounds(ctx context.Context) {
 	said := ""
 	for ctx.Err() == nil {
 		err := h.round(ctx)
-		due := h.cfg.Every
+		due := h.cfg.Every - rand.N(h.cfg.Every/10+1) // a fleet that was started at once does not look at once for ever
 		switch {
 		case err == nil:
 			wait, said = retryFirst, ""

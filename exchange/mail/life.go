@@ -117,6 +117,21 @@ func (p *Peer) compare(ctx context.Context, stop context.CancelCauseFunc) error 
 	return p.newLife(ctx) // the note is lost with its stream, or a server is behind
 }
 
+// Site asks where a receiver is. A name that nobody knows is an error with code not_found.
+func (p *Peer) Site(ctx context.Context, name string) (site string, err error) {
+	if err := messages.CheckName("receiver", name); err != nil {
+		return "", err
+	}
+	if err := p.Ready(ctx); err != nil {
+		return "", err
+	}
+	err = p.b.Ask(ctx, askTime, func(ctx context.Context) error {
+		site, err = p.site(ctx, name)
+		return err
+	})
+	return site, err
+}
+
 // site returns where a receiver is: where this site knows of its inbox, here, also while
 // the site is cut off from the rest; else where its agent has registered.
 func (p *Peer) site(ctx context.Context, name string) (string, error) {

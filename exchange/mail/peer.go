@@ -110,6 +110,7 @@ type Peer struct {
 	note  uint64         // sequence of the newest note of this process
 	lanes map[address]*lane
 	waits map[string][]chan messages.MailReply // by id: who waits for the end of a message
+	again chan struct{}                        // closed when the connection is back, and made anew
 
 	handling sync.Mutex // one message at a time; guards inbox
 	inbox    order.Inbox
@@ -123,7 +124,7 @@ type address struct{ site, name string }
 func New(nc *nats.Conn, cfg Config) *Peer {
 	cfg, err := cfg.normal()
 	p := &Peer{nc: nc, cfg: cfg, err: err, ready: make(chan struct{}), gone: make(chan struct{}), token: nuid.Next(),
-		wake: make(chan struct{}, 1), rival: make(chan struct{}, 1), lanes: make(map[address]*lane), waits: make(map[string][]chan messages.MailReply)}
+		wake: make(chan struct{}, 1), rival: make(chan struct{}, 1), lanes: make(map[address]*lane), waits: make(map[string][]chan messages.MailReply), again: make(chan struct{})}
 	if cfg.Programs && cfg.Handler == nil {
 		p.cfg.Handler = p.pass
 	}
@@ -272,6 +273,10 @@ func (p *Peer) watch(ctx context.Context, stop context.CancelCauseFunc, status <
 			p.b.Forget()
 			poke(p.wake)
 			poke(back)
+			p.mu.Lock()
+			close(p.again)
+			p.again = make(chan struct{})
+			p.mu.Unlock()
 		}
 	}
 }

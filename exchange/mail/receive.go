@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"runtime/debug"
 	"time"
 
@@ -161,7 +162,7 @@ func (p *Peer) drainBox(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		due := lookEvery
+		due := lookEvery - rand.N(lookEvery/10) // a fleet that was started at once does not look at once for ever
 		switch {
 		case err != nil:
 			if text := err.Error(); text != said && p.nc.IsConnected() {
@@ -214,9 +215,8 @@ func (p *Peer) drain(ctx context.Context, fresh bool) (again bool, err error) {
 		return false, err
 	}
 	defer func() {
-		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTime)
-		defer cancel()
-		if lerr := p.b.LeaveMailbox(end, p.cfg.Site, p.cfg.Name); lerr != nil && err == nil && ctx.Err() == nil {
+		lerr := p.b.Ask(context.WithoutCancel(ctx), askTime, func(ctx context.Context) error { return p.b.LeaveMailbox(ctx, p.cfg.Site, p.cfg.Name) })
+		if lerr != nil && err == nil && ctx.Err() == nil {
 			err = lerr // the next one ends it, or it ends by itself
 		}
 	}()

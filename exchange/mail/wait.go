@@ -56,7 +56,12 @@ func (p *Peer) Wait(ctx context.Context, r Receipt) (Receipt, error) {
 	look := time.NewTimer(0)
 	defer look.Stop()
 	for {
+		p.mu.Lock()
+		again := p.again
+		p.mu.Unlock()
 		select {
+		case <-again: // what was said meanwhile was not heard
+			look.Reset(0)
 		case reply := <-heard:
 			r.State = reply.State
 			return r, verdict(Letter{ID: r.ID, To: r.To}, reply)

@@ -11,12 +11,15 @@
 //     observation takes the place of an older one that still waits.
 //   - training: a work queue on disk. A job leaves it when its result is stored.
 //   - journal: intents and outcomes of actions, on disk, for a day.
+//   - mail: messages that wait for their receiver, on disk; and mailed, what became of them.
 //
 // # Kept once per fleet
 //
 //   - events: what happened, for people; bounded.
 //   - buckets: desired (tasks, settings, drains), agents (registrations), placements
-//     (one document an agent), lease (who leads), routes (the plan for clients), jobs.
+//     (one document an agent), lease (who leads), routes (the plan for clients), jobs,
+//     data (records of named bodies), acks (who holds them).
+//   - bodies: an object store.
 //
 // # Create if missing, never update
 //

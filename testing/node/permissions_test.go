@@ -72,6 +72,9 @@ func guarded(t *testing.T) *server.Server {
 	straight.Publish.Allow = append(straight.Publish.Allow, client.Publish.Allow...)
 	straight.Subscribe.Allow = append(straight.Subscribe.Allow, client.Subscribe.Allow...)
 	operator := template(t, "Of an operator who stops robots")
+	writer := template(t, "Of a writer of named data")
+	program := template(t, "Of a program beside an agent")
+	program.Response = &server.ResponsePermission{MaxMsgs: 1, Expires: time.Minute}
 	s, err := server.NewServer(&server.Options{
 		ServerName: "guarded", Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true, NoLog: true, JetStream: true, StoreDir: t.TempDir(),
 		Users: []*server.User{
@@ -80,6 +83,8 @@ func guarded(t *testing.T) *server.Server {
 			{Username: "client", Password: secret, Permissions: client},
 			{Username: "straight", Password: secret, Permissions: straight},
 			{Username: "operator", Password: secret, Permissions: operator},
+			{Username: "writer", Password: secret, Permissions: writer},
+			{Username: "program", Password: secret, Permissions: program},
 		},
 	})
 	if err != nil {
