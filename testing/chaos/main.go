@@ -115,6 +115,8 @@ type result struct {
 	Requests   int                             `json:"requests"`
 	Faults     int                             `json:"faults"`
 	Violations int                             `json:"violations"`
+	Tardy      int                             `json:"tardy"`
+	Tardiest   float64                         `json:"tardiest_ms"`
 	Rules      map[check.Rule]int              `json:"rules,omitempty"`
 	Kinds      map[kind]int                    `json:"kinds,omitempty"`
 	Classes    map[messages.Class]*check.Tally `json:"classes"`
@@ -147,6 +149,7 @@ func (o options) run(ctx context.Context, out io.Writer) (err error) {
 	}
 	res := result{
 		Seed: o.seed, Seconds: round1(time.Since(s.began).Seconds()), Requests: verdict.Requests, Violations: len(verdict.Violations),
+		Tardy: verdict.Tardy, Tardiest: verdict.Tardiest,
 		Rules: make(map[check.Rule]int), Kinds: made, Classes: verdict.Classes, Grown: grown,
 	}
 	for _, n := range made {

@@ -59,8 +59,16 @@ const (
 
 // Slack is what two processes on busy cores may disagree by: between the look at the
 // deadline and the line in the history, the executor's goroutine may have to wait for a
-// core. A planted late action is late by far more.
-const Slack = 100 * time.Millisecond
+// core.
+//
+// Forgiven is what a robot forgives on top of it: it cannot tell a command that lay in its
+// socket from one that was sent just now unless its pings are silent for longer, and busy
+// machines answer pings late (agent/link.go). What begins within it is counted as tardy. A
+// planted late action is late by more than both.
+const (
+	Slack    = 100 * time.Millisecond
+	Forgiven = time.Second
+)
 
 // Violation is one broken rule.
 type Violation struct {
@@ -83,10 +91,12 @@ type Tally struct {
 type Verdict struct {
 	Requests   int                       `json:"requests"`
 	Classes    map[messages.Class]*Tally `json:"classes"`
+	Tardy      int                       `json:"tardy"`       // actions and messages that began after their time, within what is forgiven
+	Tardiest   float64                   `json:"tardiest_ms"` // by how much at most
 	Violations []Violation               `json:"violations"`
 }
 
-// Check judges the records of all processes together, in any order.
+// Check judges the records of all processes together, in any order; it sorts them by time.
 func Check(records []history.Record) Verdict {
 	c := checker{
 		requests: make(map[string]*request), execs: make(map[string]history.Record),

@@ -179,7 +179,7 @@ func TestPlantedFaults(t *testing.T) {
 			return list
 		}},
 		{"one id with another command", ActedOnce, again("a1", history.Begin, func(r *history.Record) { r.Seq = 9 })},
-		{"an action begun late", InTime, change("a3", history.Begin, func(r *history.Record) { r.At = r.At.Add(501*time.Millisecond + Slack) })},
+		{"an action begun late", InTime, change("a3", history.Begin, func(r *history.Record) { r.At = r.At.Add(501*time.Millisecond + Slack + Forgiven) })},
 		{"actions overtook each other", InOrder, change("a2", history.Begin, func(r *history.Record) { r.Seq = 7 })},
 		{"refused but run", TrueRefusal, change("a3", history.Refused, func(r *history.Record) { r.Code = messages.CodeDeadline })},
 		{"the result of an older attempt", Newest, again("j1", history.Begin, func(r *history.Record) { r.Attempt, r.Exec = 3, "x99" })},
@@ -194,7 +194,7 @@ func TestPlantedFaults(t *testing.T) {
 		}},
 		{"a message twice to one life", ActedOnce, again("m3", history.Begin, same)},
 		{"messages overtook each other", InOrder, change("m1", history.Begin, func(r *history.Record) { r.Seq = 9 })},
-		{"a message after its time", InTime, change("m3", history.Begin, func(r *history.Record) { r.At = r.At.Add(301*time.Millisecond + Slack) })},
+		{"a message after its time", InTime, change("m3", history.Begin, func(r *history.Record) { r.At = r.At.Add(301*time.Millisecond + Slack + Forgiven) })},
 		{"a message that was refused", TrueRefusal, change("m3", history.Begin, func(r *history.Record) { r.ID = "m4" })},
 		{"a message for another", Real, change("m3", history.Begin, func(r *history.Record) { r.Who = "r3" })},
 		{"a message that nobody sent", Real, func(t *testing.T, list []history.Record) []history.Record {
@@ -253,7 +253,12 @@ func TestExplained(t *testing.T) {
 	list[at(t, list, "a3", history.Refused)].Code = NoReply
 	late := at(t, list, "a3", history.Begin)
 	list[late].At = list[late].At.Add(400 * time.Millisecond)
-	if v := Check(list); len(v.Violations) > 0 {
-		t.Errorf("found %+v", v.Violations)
+	if v := Check(list); len(v.Violations) > 0 || v.Tardy > 0 {
+		t.Errorf("found %+v, %d tardy", v.Violations, v.Tardy)
+	}
+	late = at(t, list, "a3", history.Begin)     // Check sorts
+	list[late].At = list[late].At.Add(Forgiven) // the robot could not know better
+	if v := Check(list); len(v.Violations) > 0 || v.Tardy != 1 || v.Tardiest < 500 || v.Tardiest > 1000 {
+		t.Errorf("found %+v, %d tardy by %v ms", v.Violations, v.Tardy, v.Tardiest)
 	}
 }

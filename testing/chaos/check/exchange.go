@@ -83,8 +83,13 @@ func (c *checker) late(r history.Record) {
 	if len(q.sent) == 0 || q.sent[0].Millis == 0 {
 		return
 	}
-	if late := r.At.Sub(q.sent[0].At.Add(messages.Millis(q.sent[0].Millis))); late > Slack {
+	late := r.At.Sub(q.sent[0].At.Add(messages.Millis(q.sent[0].Millis)))
+	switch {
+	case late > Slack+Forgiven:
 		c.add(InTime, r, "sent at %s with %.0f ms, %s began it at %s, %v late", clock(q.sent[0]), q.sent[0].Millis, r.Who, clock(r), late.Round(time.Millisecond))
+	case late > Slack:
+		c.v.Tardy++
+		c.v.Tardiest = max(c.v.Tardiest, float64(late.Milliseconds()))
 	}
 }
 
