@@ -11,6 +11,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -X main.version=$(VERSION)
 # How long `make fuzz` runs each fuzz test.
 FUZZTIME ?= 10s
+# SEED and DURATION are those of sim, chaos and soak; bash gives SECONDS a meaning of its own.
 # Disturbances in one play of `make sim`.
 STEPS ?= 60
 # The linter's version is pinned: a new one may find new faults, and that is a change of its own.
@@ -19,10 +20,10 @@ LINT := .bin/golangci-lint-$(LINT_VERSION)
 # What npm leaves when it has installed the packages of the lock file.
 NODE_MODULES := testing/node/node_modules/.package-lock.json
 
-.PHONY: help build demo test race fuzz bench replay chaos sim archtest lint check deps dist clean
+.PHONY: help build demo test race fuzz bench replay chaos soak e2e sim archtest lint check deps dist clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/fleetbus
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/fleetbus ./cmd/fleetbus
@@ -48,7 +49,13 @@ bench: ## the Go benchmarks of all packages that have one
 replay: ## an hour of real requests against a fleet, in virtual time; writes the table into README.md, and docs/replay.svg
 	$(GO) run ./testing/replay --readme README.md --svg docs/replay.svg
 
-chaos: build ## the end-to-end tests that kill real processes, afresh, in detail and at full length
+chaos: ## a fleet of real processes under faults, judged by its histories: SEED=n (else made up), DURATION=180s
+	$(GO) run ./testing/chaos $(if $(SEED),--seed $(SEED)) --duration $(or $(DURATION),180s) $(if $(PLANT),--plant $(PLANT))
+
+soak: ## the same fleet without faults: goroutines and heap of every process must stay flat for DURATION=20m
+	$(GO) run ./testing/chaos --soak --duration $(or $(DURATION),20m) $(if $(PLANT),--plant $(PLANT))
+
+e2e: build ## the end-to-end tests that kill real processes, afresh, in detail and at full length
 	FLEETBUS_ROUNDS=10 FLEETBUS_ROBOTS=50 $(GO) test -count 1 -v -timeout 20m ./testing/e2e/...
 
 sim: ## fleets in virtual time against their invariants: 200 seeds, or SEED=n, with STEPS=60 disturbances each

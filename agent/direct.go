@@ -278,7 +278,7 @@ func (e *execution) runDirect() {
 	// Between its acceptance and now: the handler has not seen it.
 	case why != nil:
 		fault = messages.Errorf(messages.CodeStopped, "robot %q is %s; the action did not run", r.a.id, *why)
-	case e.req.Class == messages.Action && e.ctx.Err() != nil:
+	case e.req.Class == messages.Action && over(e.ctx, time.Now()):
 		fault = e.notBegun()
 	default:
 		resp, fault, took = r.execute(e)
@@ -300,6 +300,13 @@ func (e *execution) runDirect() {
 	r.a.ended(e, fault)
 	r.a.answer(e.req, resp, fault, took, deadlineOf(e), e.parts.end())
 	r.a.flight.remove(e)
+}
+
+// over reports whether the time of an action is over. The clock is asked too: the timers of
+// a process that was frozen fire when it is their turn, which may be after this.
+func over(ctx context.Context, now time.Time) bool {
+	until, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && !now.Before(until)
 }
 
 // notBegun is for an action whose context ended before its handler was called.

@@ -220,3 +220,21 @@ func TestReturns(t *testing.T) {
 		t.Error("what was seen before it began something counts")
 	}
 }
+
+func TestOverByTheClock(t *testing.T) {
+	now := time.Now()
+	ctx, cancel := context.WithDeadline(t.Context(), now.Add(time.Hour))
+	if over(ctx, now) {
+		t.Error("over an hour before its time")
+	}
+	if !over(ctx, now.Add(time.Hour)) {
+		t.Error("not over at its time, because no timer has fired")
+	}
+	cancel()
+	if !over(ctx, now) || !over(ctx, now.Add(time.Hour)) {
+		t.Error("not over when it was given up")
+	}
+	if over(t.Context(), now) {
+		t.Error("over without a time")
+	}
+}

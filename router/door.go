@@ -18,6 +18,7 @@ type caller struct {
 	ctx    context.Context
 	stats  *endStats
 	came   time.Time
+	since  time.Time // an action: when it was sent to us at the latest
 	reply  string
 	at     messages.Subject
 	bad    error // in its subject
@@ -35,6 +36,8 @@ func (s *Service) handle(ctx context.Context, stats *endStats, subjects *subject
 	// The reply is published by us and not through r: micro reads r's fields when this
 	// function returns, which is before the answer is there.
 	q := caller{ctx: ctx, stats: stats, came: time.Now(), reply: r.Reply(), header: messages.Header(r.Headers()), body: r.Data()}
+	// What waits in our socket loses its time there. An old observation is only useless.
+	q.since = q.came.Add(-s.intake.late(q.came))
 	stats.begin()
 	if err := s.enter(); err != nil {
 		stats.end(q.came, time.Now(), err)
@@ -82,7 +85,7 @@ func (s *Service) serve(q caller) (messages.Reply, []byte) {
 			Robot: at.Agent, Task: at.Task, Episode: h.episode, Seq: h.seq, Body: body,
 			Deadline: h.left, ContentType: h.contentType, Traceparent: h.trace, ID: out.ID,
 			OnPartial: onPartial, Queue: h.queue,
-		})
+		}, q.since)
 	case at.Class == messages.Inference:
 		// Nothing is waited for but news of the flight, and halt ends that: one channel is
 		// half of two.

@@ -179,11 +179,11 @@ type Action struct {
 //
 // It is never sent again by itself.
 func (c *Client) Act(ctx context.Context, act Action) (*Answer, error) {
-	return c.act(ctx, c.origin, act)
+	return c.act(ctx, c.origin, act, time.Now())
 }
 
-func (c *Client) act(ctx context.Context, origin string, act Action) (*Answer, error) {
-	start := time.Now()
+// act is Act for an origin, with a time that counts from start.
+func (c *Client) act(ctx context.Context, origin string, act Action, start time.Time) (*Answer, error) {
 	if act.ID == "" {
 		act.ID = nuid.Next()
 	}
@@ -273,6 +273,9 @@ func limit(ctx context.Context, t messages.Task, start time.Time, deadline time.
 	until := start.Add(deadline)
 	if d, ok := ctx.Deadline(); ok && d.Before(until) {
 		until = d
+	}
+	if !time.Now().Before(until) { // what it waited in a router's socket counts
+		return until, messages.Errorf(messages.CodeDeadline, "task %s: its time of %v was over before anything was sent", t.Name, deadline)
 	}
 	return until, nil
 }

@@ -44,6 +44,7 @@ type Service struct {
 	begun  atomic.Bool
 	slots  chan struct{}
 	stats  doorStats
+	intake *intake
 	staff  staff
 
 	mu     sync.Mutex
@@ -55,7 +56,7 @@ type Service struct {
 // reported by Run.
 func NewService(nc *nats.Conn, cfg Config) *Service {
 	c := newClient(nc, cfg, true)
-	s := &Service{nc: nc, client: c, cfg: c.cfg, slots: make(chan struct{}, max(1, c.cfg.MaxInFlight))}
+	s := &Service{nc: nc, client: c, cfg: c.cfg, slots: make(chan struct{}, max(1, c.cfg.MaxInFlight)), intake: newIntake(nc)}
 	s.staff.do = s.work
 	return s
 }
@@ -101,7 +102,12 @@ func (s *Service) Run(ctx context.Context) error {
 		}
 	}
 	work, giveUp := context.WithCancel(inner)
-	defer giveUp()
+	measured := make(chan struct{})
+	go func() {
+		defer close(measured)
+		s.intake.run(work)
+	}()
+	defer func() { giveUp(); <-measured }()
 	door, err := s.open(work)
 	if err != nil {
 		s.close()

@@ -23,6 +23,10 @@ const (
 	Refused  Kind = "refused"  // client: has an error
 	Begin    Kind = "begin"    // executor: begins to serve, the side effect may be seen from now on
 	End      Kind = "end"      // executor: has served
+	Stored   Kind = "stored"   // client: its job, message or body is acknowledged, and may not be lost from now on
+	Routes   Kind = "routes"   // client: goes by the plan of the term Inc and the revision Seq from now on
+	Held     Kind = "held"     // at the end: Agent holds the body Task with the digest Text
+	Killed   Kind = "killed"   // whoever makes the faults: Agent was killed; what it had asked for ends there
 )
 
 // Record is one line of a history.
@@ -41,7 +45,13 @@ type Record struct {
 	Code    messages.Code  `json:"code,omitempty"`  // refused: why; end: the handler's error
 	Text    string         `json:"text,omitempty"`  // refused: the message
 	Sum     uint32         `json:"sum,omitempty"`   // CRC-32 of the request's body
-	Millis  float64        `json:"ms,omitempty"`    // answered: since sent
+	Millis  float64        `json:"ms,omitempty"`    // answered: since sent; sent: that the answer is worth waiting for
+
+	// What only some write, and only some checkers ask for.
+	Life int    `json:"life,omitempty"` // of the process that wrote it, from 1
+	Exec string `json:"exec,omitempty"` // begin, end: names one execution; answered: the execution whose result it is
+	Inc  string `json:"inc,omitempty"`  // begin of an action: the life of the robot's agent that it was meant for; routes: the term
+	Via  string `json:"via,omitempty"`  // sent: the door it went through; "": the library
 }
 
 // Writer appends records to a file. It is safe for concurrent use.

@@ -19,7 +19,7 @@ import (
 	"github.com/fleetbus/fleetbus/router"
 )
 
-// Leaders die here many times at full length, FLEETBUS_ROUNDS=10, which `make chaos` sets,
+// Leaders die here many times at full length, FLEETBUS_ROUNDS=10, which `make e2e` sets,
 // and twice in the tests of every day.
 const (
 	roundsVariable = "FLEETBUS_ROUNDS"

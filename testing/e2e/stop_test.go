@@ -12,7 +12,7 @@ import (
 
 // Many robots, each with an action that runs, under request load: all are stopped, and
 // those whose link is cut stop by themselves. They are 16, or as many as FLEETBUS_ROBOTS says:
-// `make chaos` asks for fifty, whose processes starve each other where something else runs, too.
+// `make e2e` asks for fifty, whose processes starve each other where something else runs, too.
 func TestStopMany(t *testing.T) {
 	robots := 16
 	if n, err := strconv.Atoi(os.Getenv("FLEETBUS_ROBOTS")); err == nil && n > 0 {
