@@ -24,8 +24,9 @@ type Bus struct {
 
 	replicas int
 
-	mu   sync.Mutex
-	have map[string]bool // streams and consumers seen by this connection; see Forget
+	mu     sync.Mutex
+	have   map[string]bool     // streams and consumers seen by this connection; see Forget
+	chunks jetstream.JetStream // of uploads; nil before the first
 }
 
 // New makes a Bus for a fleet. It does not talk to the server. replicas is how many

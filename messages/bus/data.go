@@ -67,14 +67,24 @@ const uploadWindow = 16
 // group takes to elect a leader (4 to 9 s).
 const chunkTime = 15 * time.Second
 
+// uploads is how many bodies may be on their way on one connection at once.
+const uploads = 64
+
 // NewUpload begins a body. The store must be there.
 func (b *Bus) NewUpload() (*Upload, error) {
-	// A context of its own: the errors of chunks are read from their acknowledgements.
-	js, err := jetstream.New(b.Conn, jetstream.WithPublishAsyncTimeout(chunkTime), jetstream.WithPublishAsyncMaxPending(2*uploadWindow))
-	if err != nil {
-		return nil, Explain(err, "open JetStream")
+	// One context for all uploads of the connection: each keeps a subscription and two
+	// goroutines for as long as the connection lives. It is not b.JS, whose publishes may take
+	// another time.
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.chunks == nil {
+		js, err := jetstream.New(b.Conn, jetstream.WithPublishAsyncTimeout(chunkTime), jetstream.WithPublishAsyncMaxPending(uploads*uploadWindow))
+		if err != nil {
+			return nil, Explain(err, "open JetStream")
+		}
+		b.chunks = js
 	}
-	return &Upload{Object: nuid.Next(), b: b, js: js}, nil
+	return &Upload{Object: nuid.Next(), b: b, js: b.chunks}, nil
 }
 
 // Write sends one chunk; data may be used again when it returns.
