@@ -44,6 +44,9 @@ func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
 	req, err := r.parseWork(m)
 	if err != nil {
 		r.a.garbage.Note(r.a.cfg.Logger, "q", err)
+		if r.task.Class == messages.Training {
+			return r.a.refuseJob(m, err)
+		}
 		return bus.Term // it would be as malformed next time
 	}
 	left, fault := r.left(m, req, now)
@@ -98,7 +101,11 @@ func (r *replica) parseWork(m *nats.Msg) (messages.Request, error) {
 	if err != nil {
 		return messages.Request{}, err
 	}
-	if s.Kind != messages.KindWork || s.Class != req.Class || s.Task != req.Task || s.Origin != req.Origin || req.Class != r.task.Class || req.Task != r.task.Name {
+	kind := messages.KindWork
+	if req.Class == messages.Training {
+		kind, s.Class = messages.KindJob, messages.Training // their subjects have the priority in its place
+	}
+	if s.Kind != kind || s.Class != req.Class || s.Task != req.Task || s.Origin != req.Origin || req.Class != r.task.Class || req.Task != r.task.Name {
 		return messages.Request{}, messages.Errorf(messages.CodeBadRequest, "subject %q and the headers disagree: class %q, task %q, origin %q", m.Subject, req.Class, req.Task, req.Origin)
 	}
 	return req, nil
@@ -182,6 +189,11 @@ func (r *replica) fault(e *execution, err error) *messages.Error {
 		// Whatever the handler makes of it: it was told to end. The code is not canceled,
 		// which promises that it did not run; the journal says CANCELED.
 		return messages.Errorf(messages.CodeUnknownOutcome, "the action was canceled on %q while it ran, because the robot was %s (its handler: %v); it ran in part: look before acting again", r.a.id, *why, err)
+	}
+	if e.job != nil {
+		if why := e.job.lost.Load(); why != nil {
+			return why // whatever the handler makes of it
+		}
 	}
 	var ours *messages.Error
 	if errors.As(err, &ours) && ours.Code.Known() {

@@ -28,6 +28,10 @@ func TestProtocolNamesStreamsAndBuckets(t *testing.T) {
 	}
 	want = append(want,
 		"`"+bus.EventStreamName("<fleet>")+"`",
+		"`"+bus.LogStreamName("<fleet>")+"`",
+		"`"+bus.CheckpointsName("<fleet>")+"`",
+		"end the handler: the job may be somebody else's",
+		"confirmation for "+strings.TrimSuffix((bus.TrainingAckWait-bus.LeaseMargin).String(), "s")+" s",
 		"`"+bus.BucketSubject("<fleet>", bus.Agents, "<agent>")+"`",
 		"group `"+bus.Group+"`",
 		"ack wait is "+strings.TrimSuffix(bus.InferenceAckWait.String(), "ms")+" ms",

@@ -38,8 +38,9 @@ const (
 	HeaderError       = "Fb-Error"         // reply: a Code
 	HeaderErrorText   = "Fb-Error-Message" // reply: one line for people
 	HeaderRetryAfter  = "Fb-Retry-After-Ms"
-	HeaderParts       = "Fb-Parts" // answer to a question about the fleet: how many messages it has; absent means 1
-	HeaderJob         = "Fb-Job"   // reply to a training request: the job's id, which is the body too
+	HeaderParts       = "Fb-Parts"    // answer to a question about the fleet: how many messages it has; absent means 1
+	HeaderJob         = "Fb-Job"      // reply to a training request: the job's id, which is the body too
+	HeaderPriority    = "Fb-Priority" // training, at the router's door: high, normal or low
 	HeaderMsgID       = "Nats-Msg-Id"
 )
 

@@ -40,6 +40,7 @@ type Client struct {
 	reports reports
 	tasks   tasks
 	outbox  outbox
+	ends    ends
 
 	begun   atomic.Bool
 	running chan struct{} // closed when subscriptions stand

@@ -79,7 +79,7 @@ func (s *Service) serve(ctx context.Context, subject string, header messages.Hea
 		if key == "" {
 			key = h.id // the caller's own id makes a repeated submission the same job
 		}
-		id, bad := s.client.submit(ctx, at.Origin, Job{Task: at.Task, Body: body, Key: key, ContentType: h.contentType, Traceparent: h.trace})
+		id, bad := s.client.submit(ctx, at.Origin, Job{Task: at.Task, Body: body, Key: key, ContentType: h.contentType, Traceparent: h.trace, Priority: messages.Priority(h.priority)}, false)
 		if out.Err = bad; bad != nil {
 			return out, nil
 		}
@@ -154,7 +154,7 @@ func status(c messages.Code) int {
 
 // doorHeader is what a caller may say of its request.
 type doorHeader struct {
-	id, key, episode, contentType, trace string
+	id, key, episode, contentType, trace, priority string
 
 	left          time.Duration // 0: the task's own
 	seq           uint64
@@ -170,7 +170,7 @@ func parseDoor(h messages.Header) (doorHeader, error) {
 	var d doorHeader
 	for key, to := range map[string]*string{
 		messages.HeaderID: &d.id, messages.HeaderKey: &d.key, messages.HeaderEpisode: &d.episode,
-		messages.HeaderType: &d.contentType, messages.HeaderTrace: &d.trace,
+		messages.HeaderType: &d.contentType, messages.HeaderTrace: &d.trace, messages.HeaderPriority: &d.priority,
 	} {
 		v := h[key]
 		if len(v) == 0 {

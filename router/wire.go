@@ -134,6 +134,12 @@ func (c *Client) onResult(m *nats.Msg, cache map[string]messages.Subject) {
 		c.note("res", messages.Errorf(messages.CodeBadRequest, "agent %s signs as %s", s.Agent, r.Agent))
 		return
 	}
+	if r.Job != "" {
+		if err := c.jobEnded(s.Agent, m); err != nil {
+			c.note("res", err)
+		}
+		return
+	}
 	f, ok := c.flying(r.ID)
 	if !ok {
 		c.overtaken(s, r)

@@ -36,7 +36,7 @@ func NakDelay(d time.Duration) []byte {
 	return append([]byte(`-NAK {"delay":`), strconv.FormatInt(d.Nanoseconds(), 10)+"}"...)
 }
 
-// PullSubject is where pulls from the consumer of a task are published. The client
+// PullSubject is where pulls from the consumer of a task (of [ConsumerName]) are published. The client
 // library's pulls are not used: they make a subscription and a goroutine per message,
 // or hold messages that nobody has a free slot for.
 func (b *Bus) PullSubject(site string, class messages.Class, task string) string {
