@@ -43,6 +43,11 @@ func (r *replica) serveJob(m *nats.Msg, req messages.Request, s *slot, left time
 	run := &jobRun{a: a, e: e, job: firstAttempt(req, subject, meta.Timestamp, a.id, a.incarnation())}
 	run.confirmed.Store(e.renewed.UnixNano())
 	e.job = run
+	attempt := run.job.Attempt
+	before := meta.NumDelivered > 1 || req.Attempt > 1 || late != nil
+	if before {
+		run.mu.Lock() // until it is written whose attempt this is, nobody else writes
+	}
 	if !a.flight.add(e) {
 		return nil // it runs here already; its end acknowledges this delivery too
 	}
@@ -51,12 +56,15 @@ func (r *replica) serveJob(m *nats.Msg, req messages.Request, s *slot, left time
 	// The record's reads and writes go on when the replica is told to stop: each is
 	// bounded, and one that is cut off halfway would cost the job an attempt.
 	ctx := context.WithoutCancel(r.wanted)
-	if meta.NumDelivered > 1 || req.Attempt > 1 || late != nil {
-		if answer, ok := run.again(ctx, late); !ok {
+	if before {
+		answer, ok := run.again(ctx, late)
+		attempt = run.job.Attempt
+		run.mu.Unlock()
+		if !ok {
 			return answer
 		}
 	}
-	e.req.Attempt = run.job.Attempt
+	e.req.Attempt = attempt
 	resp, fault, took := r.execute(e)
 	a.sendProgress(e)
 	run.flushLog(ctx)
@@ -68,11 +76,9 @@ func (r *replica) serveJob(m *nats.Msg, req messages.Request, s *slot, left time
 }
 
 // again begins a job that may have been begun before. Compare and set: of two executors
-// that have it, one goes on. ok is false where this one does not.
+// that have it, one goes on. ok is false where this one does not. mu is held.
 func (j *jobRun) again(ctx context.Context, late *messages.Error) (answer []byte, ok bool) {
 	a := j.a
-	j.mu.Lock()
-	defer j.mu.Unlock()
 	job, rev, err := a.jobs.get(ctx, j.job.ID)
 	if messages.CodeOf(err) == messages.CodeBadRequest {
 		a.garbage.Note(a.cfg.Logger, "job", err)

@@ -3,6 +3,7 @@ package agent_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +55,22 @@ func (g *rig) job(id, what string, ok func(messages.Job) bool) messages.Job {
 		return ok(job)
 	})
 	return job
+}
+
+// submitAt is submit with a priority.
+func (c *caller) submitAt(p messages.Priority, task, body string) string {
+	c.t.Helper()
+	req := c.request(messages.Training, task)
+	req.ID, req.Inbox, req.Left = nuid.Next(), "", messages.NoDeadline
+	if err := c.bus.Stream(c.ctx(), site, req.Class); err != nil {
+		c.t.Fatal(err)
+	}
+	s := c.bus.Subject(messages.KindJob, site)
+	s.Priority, s.Task, s.Origin, s.ID = p, req.Task, req.Origin, req.ID
+	if _, err := c.bus.JS.PublishMsg(c.ctx(), &nats.Msg{Subject: s.String(), Header: nats.Header(req.Header()), Data: []byte(body)}); err != nil {
+		c.t.Fatal(err)
+	}
+	return req.ID
 }
 
 func (g *rig) jobEnds(id string) messages.Job {
@@ -269,5 +286,40 @@ func TestJobMovesWhenItsAgentLeaves(t *testing.T) {
 	second.open <- "done"
 	if j := g.jobEnds(id); j.Agent != "second" || string(j.Result) != "done" || j.Free != 1 {
 		t.Errorf("%+v", j)
+	}
+}
+
+// TestJobPriorities: what waits is begun by priority, whatever came first; one of a higher
+// priority is begun at once where a slot is free.
+func TestJobPriorities(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	at := newGate()
+	g.run("cloud", nil, at.handler("fit"))
+	g.place("cloud", training("fit"))
+	c := g.caller("lab")
+	for _, p := range []messages.Priority{messages.High, messages.Low, messages.Normal, messages.High} {
+		id := c.submitAt(p, "fit", string(p))
+		if r := at.in(t); r.ID != id {
+			t.Errorf("%s: %+v", p, r.Request)
+		}
+		at.open <- "done"
+		g.jobEnds(id)
+	}
+	for round := range 3 {
+		c.submitAt(messages.Normal, "fit", "first")
+		at.in(t)
+		for _, p := range []messages.Priority{messages.Low, messages.Normal, messages.Low, messages.High, messages.Normal, messages.High} {
+			c.submitAt(p, "fit", string(p))
+		}
+		var order []string
+		for range 6 {
+			at.open <- "done"
+			order = append(order, string(at.in(t).Body))
+		}
+		at.open <- "done"
+		if want := []string{"high", "high", "normal", "normal", "low", "low"}; !slices.Equal(order, want) {
+			t.Errorf("round %d: begun in order %q", round, order)
+		}
 	}
 }

@@ -87,9 +87,11 @@ func endJob(job messages.Job, resp backend.Response, fault *messages.Error, task
 	switch {
 	case fault == nil:
 		next.State, next.Result, next.Type, next.Code, next.Reason = messages.GoalSucceeded, resp.Body, resp.ContentType, "", ""
+		next.Checkpoint = nil // nobody begins it again
 		return next, false, 0
 	case fault.Code == messages.CodeCanceled && !cut, job.State == messages.GoalCanceling:
 		next.State, next.Code, next.Reason = messages.GoalCanceled, messages.CodeCanceled, fault.Message
+		next.Checkpoint = nil
 		return next, false, 0
 	}
 	next.Code, next.Reason = fault.Code, fault.Message

@@ -100,7 +100,7 @@ func (j *jobRun) cancel() {
 // lose ends the handler because it must not go on; only the first reason counts.
 func (j *jobRun) lose(why *messages.Error) {
 	if j.lost.CompareAndSwap(nil, why) {
-		j.a.cfg.Logger.Warn("a job is given up here", "job", j.job.ID, "attempt", j.e.req.Attempt, "reason", why.Message)
+		j.a.cfg.Logger.Warn("a job is given up here", "job", j.e.req.ID, "reason", why.Message)
 	}
 	j.e.cancel()
 }

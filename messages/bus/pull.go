@@ -77,3 +77,13 @@ func PullRequestFor(dst []byte, batch, rank int, expires time.Duration) []byte {
 	dst = strconv.AppendInt(dst, int64(rank), 10)
 	return append(dst, '}')
 }
+
+// ProbeRequest is PullRequestFor for a pull that the server answers at once where there
+// is nothing: with status 404, or 408 where others wait already.
+func ProbeRequest(dst []byte, batch, rank int) []byte {
+	dst = append(dst, `{"no_wait":true,"batch":`...)
+	dst = strconv.AppendInt(dst, int64(batch), 10)
+	dst = append(dst, `,"group":"`+Group+`","priority":`...)
+	dst = strconv.AppendInt(dst, int64(rank), 10)
+	return append(dst, '}')
+}
