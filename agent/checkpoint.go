@@ -75,7 +75,7 @@ func (j *jobRun) point(ctx context.Context, p messages.Checkpoint) (old *message
 			p.Number = old.Number + 1
 		}
 		next.Checkpoint = &p
-		if _, err = j.put(ctx, next); err == nil {
+		if err = j.put(ctx, next); err == nil {
 			return old, nil
 		}
 		fate, _, readErr := j.settle(ctx)

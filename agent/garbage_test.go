@@ -91,7 +91,7 @@ func TestGarbageOnEverySubject(t *testing.T) {
 		{subject(messages.KindWork, messages.Inference, "detect"), spoofed.Header()},
 		{subject(messages.KindWork, messages.Inference, "detect"), otherTask.Header()},
 		{subject(messages.KindWork, messages.Inference, "detect") + ".more.tokens", nil},
-		{subject(messages.KindJob, "", "fit"), nil},
+		{subject(messages.KindJob, "", "fit"), otherTask.Header()},
 	} {
 		sent["q"]++
 		// With a confirmation: the stream keeps one message per subject.

@@ -29,14 +29,12 @@ const missingLooks = 3
 // before its handler runs: its end is written on the condition that still nobody has
 // written one, and so is, where it takes longer, that it runs. Of whatever was delivered
 // before the record is read, and compare-and-set, first.
-func (r *replica) serveJob(m *nats.Msg, req messages.Request, s *slot, left time.Duration, late *messages.Error) []byte {
+func (r *replica) serveJob(m *nats.Msg, subject messages.Subject, req messages.Request, s *slot, left time.Duration, late *messages.Error) []byte {
 	a := r.a
-	subject, err := messages.ParseSubject(m.Subject)
-	meta, err2 := m.Metadata()
-	if err != nil || err2 != nil {
-		return bus.Term // parseWork has read the subject; the other is not a delivery
+	meta, err := m.Metadata()
+	if err != nil {
+		return bus.Term // no delivery of a stream's
 	}
-	req.ID = subject.ID
 	e := r.begin(req, m.Data, m.Reply, left)
 	defer e.cancel()
 	e.renewed = time.Now()
@@ -93,13 +91,12 @@ func (j *jobRun) again(ctx context.Context, late *messages.Error) (answer []byte
 		return bus.Ack, false
 	}
 	j.rev = rev
-	data, err := j.put(ctx, next)
-	if err != nil {
+	if err := j.put(ctx, next); err != nil {
 		a.cfg.Logger.Info("job not begun", "job", j.job.ID, "error", err)
 		return bus.NakDelay(beginPause), false
 	}
 	if start == startEnd {
-		a.tellSubmitter(j.e.req, next, data)
+		a.tellSubmitter(j.e.req, next)
 		return bus.Ack, false
 	}
 	return nil, true
@@ -127,14 +124,14 @@ func (j *jobRun) finish(resp backend.Response, fault *messages.Error) []byte {
 		next, again, pause := endJob(j.job, resp, fault, task, cut)
 		point := j.job.Checkpoint
 		id := j.job.ID
-		data, err := j.put(ctx, next)
+		err := j.put(ctx, next)
 		if err == nil {
 			if again && pause == 0 {
 				return bus.Nak
 			} else if again {
 				return bus.NakDelay(pause)
 			}
-			a.tellSubmitter(j.e.req, next, data)
+			a.tellSubmitter(j.e.req, next)
 			if point != nil && next.Checkpoint == nil {
 				a.lives.begin(func() { j.dropPoint(point.Name) })
 			}
@@ -172,16 +169,19 @@ func (j *jobRun) finish(resp backend.Response, fault *messages.Error) []byte {
 	}
 }
 
-// tellSubmitter sends the record of a job that has ended to whoever submitted it and waits.
-// Who is not told, because a connection was lost, reads the record.
-func (a *Agent) tellSubmitter(req messages.Request, job messages.Job, data []byte) {
+// tellSubmitter tells whoever submitted a job and waits that it has ended. Who is not told,
+// because a connection was lost, reads the record.
+func (a *Agent) tellSubmitter(req messages.Request, job messages.Job) {
 	if req.Inbox == "" || !job.State.Ended() {
 		return
 	}
-	reply := messages.Reply{Kind: messages.ReplyResult, ID: job.ID, Job: job.ID}
+	reply := messages.Reply{Kind: messages.ReplyResult, ID: job.ID, Job: job.ID, Attempt: job.Attempt, ContentType: job.Type}
+	if job.State != messages.GoalSucceeded {
+		reply.Err = &messages.Error{Code: job.Code, Message: job.Reason}
+	}
 	env := envelopes.Get().(*envelope)
 	defer env.free()
-	env.msg.Subject, env.msg.Header, env.msg.Data = a.replySubject(req), nats.Header(env.headers.Reply(&reply)), data
+	env.msg.Subject, env.msg.Header, env.msg.Data = a.replySubject(req), nats.Header(env.headers.Reply(&reply)), job.Result
 	if err := a.nc.PublishMsg(&env.msg); err != nil {
 		a.cfg.Logger.Debug("the end of a job is stored, and its submitter not told", "job", job.ID, "error", err)
 	}

@@ -312,6 +312,19 @@ func TestJobPriorities(t *testing.T) {
 		for _, p := range []messages.Priority{messages.Low, messages.Normal, messages.Low, messages.High, messages.Normal, messages.High} {
 			c.submitAt(p, "fit", string(p))
 		}
+		// What its pulls for a free slot still bring goes back; a job that ends within that
+		// moment may be followed by what is on its way.
+		natstest.Eventually(t, patience, "no pull to wait", func() bool {
+			waiting := 0
+			for _, p := range messages.Priorities() {
+				consumer, err := g.bus.ConsumerOf(g.ctx(), site, messages.Training, "fit", p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				waiting += consumer.CachedInfo().NumWaiting
+			}
+			return waiting == 0
+		})
 		var order []string
 		for range 6 {
 			at.open <- "done"

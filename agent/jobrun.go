@@ -50,18 +50,18 @@ type jobRun struct {
 }
 
 // put writes the record; mu is held.
-func (j *jobRun) put(ctx context.Context, next messages.Job) ([]byte, error) {
+func (j *jobRun) put(ctx context.Context, next messages.Job) error {
 	data, err := messages.Encode(&next)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	rev, err := j.a.jobs.update(ctx, next.ID, data, j.rev)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	j.job, j.rev, j.wrote = next, rev, true
 	j.recorded.Store(true)
-	return data, nil
+	return nil
 }
 
 // settle reads the record after a write that failed, or to see whether it is still this
@@ -159,7 +159,7 @@ func (j *jobRun) check(read bool) {
 	}
 	ctx := context.WithoutCancel(j.a.work)
 	if !j.recorded.Load() {
-		_, err := j.put(ctx, j.job)
+		err := j.put(ctx, j.job)
 		if err == nil {
 			return
 		}

@@ -18,6 +18,9 @@ type jobStore struct {
 	kv     *bus.KV
 	points jetstream.ObjectStore
 	logs   bool // their stream is there
+
+	puts   bus.Puts
+	prefix string // of the subjects of records
 }
 
 func (s *jobStore) forget() {
@@ -90,12 +93,24 @@ func (s *jobStore) get(ctx context.Context, id string) (*messages.Job, uint64, e
 // update writes a record if it is still at the revision, 0 for one that is not there yet;
 // otherwise the error's code is conflict.
 func (s *jobStore) update(ctx context.Context, id string, data []byte, rev uint64) (uint64, error) {
-	ctx, cancel := s.a.apiContext(ctx, apiTime)
-	defer cancel()
-	kv, err := s.open(ctx)
-	if err != nil {
+	again := s.a.reconnected.next()
+	if err := s.ready(ctx); err != nil {
 		return 0, err
 	}
-	rev, err = kv.Update(ctx, id, data, rev)
+	rev, err := s.puts.Put(ctx, apiTime, again, s.prefix+id, data, rev)
 	return rev, bus.Explain(err, "write the record of job "+id)
+}
+
+// ready makes sure that there is a bucket for records.
+func (s *jobStore) ready(ctx context.Context) error {
+	s.mu.Lock()
+	there := s.kv != nil
+	s.mu.Unlock()
+	if there {
+		return nil
+	}
+	ctx, cancel := s.a.apiContext(ctx, apiTime)
+	defer cancel()
+	_, err := s.open(ctx)
+	return err
 }

@@ -100,8 +100,16 @@ func (p *puller) claimLocked() pull {
 	if p.level == messages.High && n > 0 {
 		return p.lookLocked()
 	}
+	if p.level != "" && p.waiting > p.r.slots/pullShare {
+		return pull{} // nothing waits at the server, and what comes finds a pull
+	}
 	return p.askLocked(n, bus.PullExpires)
 }
+
+// pullShare: a line of jobs has more pulls wait when less than this part of the slots has
+// one waiting. A pull for each slot that gets free would be a message for each short job;
+// and while pulls wait, no job does.
+const pullShare = 4
 
 // followLocked asks for those that go along with the lead of a batch, until it begins.
 // send must follow, the replica's mu is held; a nil puller asks for nothing.

@@ -295,8 +295,8 @@ func (p *puller) receive(m *nats.Msg) {
 	}
 	taken := p.r.takeLocked()
 	var next claims
-	if p.level == messages.High && taken {
-		next = p.r.claimLocked() // it had only one pull, and there may be more slots
+	if p.level != "" && taken {
+		next = p.r.claimLocked() // not every free slot has a pull, see pullShare and lookLocked
 	}
 	p.r.mu.Unlock()
 	next.send()

@@ -41,7 +41,7 @@ func (s *slot) free(took time.Duration) {
 func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
 	s := slot{r: r}
 	defer s.free(0)
-	req, err := r.parseWork(m)
+	req, subject, err := r.parseWork(m)
 	if err != nil {
 		r.a.garbage.Note(r.a.cfg.Logger, "q", err)
 		if r.task.Class == messages.Training {
@@ -51,7 +51,7 @@ func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
 	}
 	left, fault := r.left(m, req, now)
 	if req.Class == messages.Training {
-		return r.serveJob(m, req, &s, left, fault)
+		return r.serveJob(m, subject, req, &s, left, fault)
 	}
 	if fault == nil {
 		fault = r.a.guards.observe(req)
@@ -92,23 +92,26 @@ func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
 
 // parseWork reads the request of a message out of the queue. Headers that contradict
 // the subject are malformed: permissions guard the subject alone.
-func (r *replica) parseWork(m *nats.Msg) (messages.Request, error) {
+func (r *replica) parseWork(m *nats.Msg) (messages.Request, messages.Subject, error) {
 	s, err := messages.ParseSubject(m.Subject)
 	if err != nil {
-		return messages.Request{}, err
+		return messages.Request{}, s, err
+	}
+	if r.task.Class == messages.Training {
+		req, err := messages.ParseJob(s, messages.Header(m.Header))
+		if err == nil && s.Task != r.task.Name {
+			err = messages.Errorf(messages.CodeBadRequest, "a job of task %q in the queue of task %q", s.Task, r.task.Name)
+		}
+		return req, s, err
 	}
 	req, err := messages.ParseRequest(messages.Header(m.Header))
 	if err != nil {
-		return messages.Request{}, err
+		return messages.Request{}, s, err
 	}
-	kind := messages.KindWork
-	if req.Class == messages.Training {
-		kind, s.Class = messages.KindJob, messages.Training // their subjects have the priority in its place
+	if s.Kind != messages.KindWork || s.Class != req.Class || s.Task != req.Task || s.Origin != req.Origin || req.Class != r.task.Class || req.Task != r.task.Name {
+		return messages.Request{}, s, messages.Errorf(messages.CodeBadRequest, "subject %q and the headers disagree: class %q, task %q, origin %q", m.Subject, req.Class, req.Task, req.Origin)
 	}
-	if s.Kind != kind || s.Class != req.Class || s.Task != req.Task || s.Origin != req.Origin || req.Class != r.task.Class || req.Task != r.task.Name {
-		return messages.Request{}, messages.Errorf(messages.CodeBadRequest, "subject %q and the headers disagree: class %q, task %q, origin %q", m.Subject, req.Class, req.Task, req.Origin)
-	}
-	return req, nil
+	return req, s, nil
 }
 
 // left is what remains of a stored request's time. The age of a message is reckoned on

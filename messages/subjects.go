@@ -222,11 +222,11 @@ func ParseSubject(subject string) (Subject, error) {
 }
 
 func match(kind Kind, want, got []string) (Subject, bool) {
-	s := Subject{Kind: kind, Fleet: got[1], Site: got[2]}
-	got = got[3:]
-	if len(got) != len(want) {
-		return s, false
+	got, head := got[3:], got
+	if len(got) != len(want) || want[0][0] != '{' && want[0] != got[0] {
+		return Subject{}, false // most kinds: the first token tells
 	}
+	s := Subject{Kind: kind, Fleet: head[1], Site: head[2]}
 	for i, t := range want {
 		if f := s.field(t); f != nil {
 			*f = got[i]

@@ -125,6 +125,7 @@ func (c *Client) Run(ctx context.Context) (err error) {
 	defer c.nc.RemoveStatusListener(status)
 	loops.Go(func() { c.prober.run(ctx) })
 	loops.Go(func() { c.streams.run(ctx, c) })
+	loops.Go(func() { c.remind(ctx) })
 	loops.Go(func() { c.followRoutes(ctx) })
 	close(c.running)
 	for {

@@ -79,7 +79,7 @@ func (s *Service) serve(ctx context.Context, subject string, header messages.Hea
 		if key == "" {
 			key = h.id // the caller's own id makes a repeated submission the same job
 		}
-		id, bad := s.client.submit(ctx, at.Origin, Job{Task: at.Task, Body: body, Key: key, ContentType: h.contentType, Traceparent: h.trace, Priority: messages.Priority(h.priority)}, false)
+		id, bad := s.client.submit(ctx, at.Origin, Job{Task: at.Task, Body: body, Key: key, ContentType: h.contentType, Traceparent: h.trace, Priority: messages.Priority(h.priority)})
 		if out.Err = bad; bad != nil {
 			return out, nil
 		}

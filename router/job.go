@@ -64,88 +64,87 @@ type Job struct {
 // process. With a Key it may be called again, as often as one likes; that is how to go
 // on after an error with code unavailable, which leaves open whether it was stored.
 func (c *Client) Submit(ctx context.Context, job Job) (string, error) {
-	id, err := c.submit(ctx, c.origin, job, false)
+	id, err := c.submit(ctx, c.origin, job)
 	if err != nil {
 		return "", err
 	}
 	return id, nil
 }
 
-// Do submits a job and waits for its end, see [Client.Submit] and [Client.Wait]. Its
-// executor tells this client of the end, so it takes no more messages than it must; where
-// that word is lost, the record tells.
-func (c *Client) Do(ctx context.Context, job Job, onProgress func(messages.Progress)) (messages.Job, error) {
-	id, err := c.submit(ctx, c.origin, job, true)
-	if err != nil {
-		return messages.Job{}, err
-	}
-	defer c.forgetJob(id)
-	return c.await(ctx, id, onProgress, messages.Job{ID: id, Task: job.Task, Origin: c.origin, State: messages.GoalAccepted})
+// submission is a job that is about to be submitted.
+type submission struct {
+	req      messages.Request
+	site     string
+	priority messages.Priority
+	body     []byte
 }
 
-// submit stores a job. With wait its end is told to this client, and the caller must forget
-// it where there is no error.
-func (c *Client) submit(ctx context.Context, origin string, job Job, wait bool) (string, *messages.Error) {
+func (s submission) subject(b *bus.Bus) string {
+	at := b.Subject(messages.KindJob, s.site)
+	at.Priority, at.Task, at.Origin, at.ID = s.priority, s.req.Task, s.req.Origin, s.req.ID
+	return at.String()
+}
+
+// prepare checks a job and says where it goes.
+func (c *Client) prepare(origin string, job Job) (s submission, bad *messages.Error) {
 	r, bad := c.find(job.Task, messages.Training)
 	if bad != nil {
-		return "", bad
+		return s, bad
 	}
-	req := messages.Request{
+	s = submission{site: job.Site, priority: job.Priority, body: job.Body, req: messages.Request{
 		ID: jobID(origin, job.Key), Class: messages.Training, Task: job.Task, Origin: origin, Attempt: 1,
 		Left: messages.NoDeadline, Key: job.Key, ContentType: job.ContentType, Traceparent: job.Traceparent,
+	}}
+	if err := s.req.Check(); err != nil {
+		return s, messages.AsError(err, messages.CodeBadRequest)
 	}
-	if wait {
-		req.Inbox = c.inbox
+	if s.priority == "" {
+		s.priority = messages.Normal
 	}
-	if err := req.Check(); err != nil {
-		return "", messages.AsError(err, messages.CodeBadRequest)
+	if err := s.priority.Check("priority"); err != nil {
+		return s, messages.AsError(err, messages.CodeBadRequest)
 	}
-	if job.Priority == "" {
-		job.Priority = messages.Normal
-	}
-	if err := job.Priority.Check("priority"); err != nil {
-		return "", messages.AsError(err, messages.CodeBadRequest)
-	}
-	site := job.Site
-	if site == "" {
-		if site = route.Site(r, c.cfg.Site); site == "" {
-			site = c.cfg.Site // nobody is ready yet: it waits where it was asked
+	if s.site == "" {
+		if s.site = route.Site(r, c.cfg.Site); s.site == "" {
+			s.site = c.cfg.Site // nobody is ready yet: it waits where it was asked
 		}
-	} else if err := messages.CheckName("site", site); err != nil {
-		return "", messages.AsError(err, messages.CodeBadRequest)
+	} else if err := messages.CheckName("site", s.site); err != nil {
+		return s, messages.AsError(err, messages.CodeBadRequest)
 	}
-	if bad := fits(c.nc.MaxPayload(), req, len(job.Body)); bad != nil {
+	return s, fits(c.nc.MaxPayload(), s.req, len(job.Body))
+}
+
+func (c *Client) submit(ctx context.Context, origin string, job Job) (string, *messages.Error) {
+	s, bad := c.prepare(origin, job)
+	if bad != nil {
 		return "", bad
 	}
 	ctx, cancel := context.WithTimeout(ctx, submitTime)
 	defer cancel()
 	if job.Key != "" {
-		// It may have been submitted to another site, or have ended and left the queue.
-		known, err := c.known(ctx, req.ID)
-		if err != nil {
-			return "", err
-		}
-		if known != nil && known.Task != job.Task {
-			return "", messages.Errorf(messages.CodeConflict, "job key %s: it names a job of task %s already, found task %s; take another key", job.Key, known.Task, job.Task)
-		}
-		if known != nil {
-			if wait {
-				c.expectJob(req.ID)
-			}
-			return req.ID, nil
+		known, bad := c.repeated(ctx, s)
+		if known || bad != nil {
+			return s.req.ID, bad
 		}
 	}
-	if wait {
-		c.expectJob(req.ID) // before it can end
-	}
-	if bad := c.publishJob(ctx, site, req, job.Priority, job.Body); bad != nil {
-		if wait {
-			c.forgetJob(req.ID)
-		}
+	if bad := c.publishJob(ctx, s); bad != nil {
 		return "", bad
 	}
-	c.trace(TraceEvent{Kind: TraceSent, ID: req.ID, Class: messages.Training, Task: job.Task, Key: job.Key})
-	return req.ID, nil
+	c.trace(TraceEvent{Kind: TraceSent, ID: s.req.ID, Class: messages.Training, Task: job.Task, Key: job.Key})
+	return s.req.ID, nil
+}
+
+// repeated reports whether a job with a key was submitted before: it may have gone to
+// another site, or have ended and left the queue.
+func (c *Client) repeated(ctx context.Context, s submission) (bool, *messages.Error) {
+	known, bad := c.known(ctx, s.req.ID)
+	if bad != nil || known == nil {
+		return false, bad
+	}
+	if known.Task != s.req.Task {
+		return false, messages.Errorf(messages.CodeConflict, "job key %s: it names a job of task %s already, found task %s; take another key", s.req.Key, known.Task, s.req.Task)
+	}
+	return true, nil
 }
 
 // known returns the record of a job that was submitted before; nil where there is none.
@@ -173,10 +172,11 @@ func jobID(origin, key string) string {
 
 // publishJob stores a job, unless it is there already, waiting or running: a subject has
 // one message, and it is stored on the condition that there is none.
-func (c *Client) publishJob(ctx context.Context, site string, req messages.Request, p messages.Priority, body []byte) *messages.Error {
-	s := c.bus.Subject(messages.KindJob, site)
-	s.Priority, s.Task, s.Origin, s.ID = p, req.Task, req.Origin, req.ID
-	m := &nats.Msg{Subject: s.String(), Header: nats.Header(req.Header()), Data: body}
+func (c *Client) publishJob(ctx context.Context, job submission) *messages.Error {
+	req, site := job.req, job.site
+	m := &nats.Msg{Subject: job.subject(c.bus), Header: nats.Header(new(messages.Headers).Job(&req)), Data: job.body}
+	ctx, cancel := context.WithTimeout(ctx, submitTime)
+	defer cancel()
 	certain := true
 	bad := c.try(ctx, "store job "+req.ID, func(ctx context.Context) error {
 		if err := c.bus.Stream(ctx, site, messages.Training); err != nil {

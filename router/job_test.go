@@ -70,7 +70,11 @@ func TestSubmit(t *testing.T) {
 	if len(work) != 1 || work[0].Subject != "fb.f.main.jobs.normal.learn.tester."+id || string(work[0].Data) != "epochs=1" {
 		t.Fatalf("got %+v", work)
 	}
-	req, err := messages.ParseRequest(messages.Header(work[0].Header))
+	at, err := messages.ParseSubject(work[0].Subject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := messages.ParseJob(at, messages.Header(work[0].Header))
 	if err != nil || req.ID != id || req.Left != messages.NoDeadline || req.Inbox != "" || req.ContentType != "text/plain" {
 		t.Fatalf("got %+v, %v", req, err)
 	}

@@ -2,7 +2,6 @@ package router
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
@@ -34,17 +33,11 @@ func (c *Client) Wait(ctx context.Context, id string, onProgress func(messages.P
 		defer func() { _ = w.Stop() }() // it fails only where the watcher is gone already
 		changes = w.Updates()
 	}
-	return c.follow(ctx, id, onProgress, job, changes, nil)
+	return c.follow(ctx, id, onProgress, job, changes)
 }
 
-// await is Wait for a job that was just submitted, whose executor tells of its end.
-func (c *Client) await(ctx context.Context, id string, onProgress func(messages.Progress), job messages.Job) (messages.Job, error) {
-	return c.follow(ctx, id, onProgress, job, nil, c.endOf(id))
-}
-
-// follow waits for the end of a job: for a change of its record, for the word of its
-// executor, or for the next look.
-func (c *Client) follow(ctx context.Context, id string, onProgress func(messages.Progress), job messages.Job, changes <-chan jetstream.KeyValueEntry, end <-chan messages.Job) (messages.Job, error) {
+// follow waits for the end of a job: for a change of its record or the next look.
+func (c *Client) follow(ctx context.Context, id string, onProgress func(messages.Progress), job messages.Job, changes <-chan jetstream.KeyValueEntry) (messages.Job, error) {
 	reports, stop, err := c.progress(id, onProgress != nil)
 	if err != nil {
 		return job, err
@@ -54,8 +47,6 @@ func (c *Client) follow(ctx context.Context, id string, onProgress func(messages
 	defer poll.Stop()
 	for {
 		select {
-		case job := <-end:
-			return job, nil
 		case p := <-reports:
 			onProgress(p)
 			continue
@@ -85,72 +76,6 @@ func (c *Client) follow(ctx context.Context, id string, onProgress func(messages
 			return job, err
 		}
 	}
-}
-
-// ends is who waits for the end of a job that this client has submitted, by its id.
-type ends struct {
-	mu sync.Mutex
-	m  map[string]*ending
-}
-
-type ending struct {
-	n   int // who waits
-	job chan messages.Job
-}
-
-// expectJob is called before a job is submitted whose end is waited for; forgetJob after it.
-func (c *Client) expectJob(id string) {
-	c.ends.mu.Lock()
-	defer c.ends.mu.Unlock()
-	if c.ends.m == nil {
-		c.ends.m = make(map[string]*ending)
-	}
-	e := c.ends.m[id]
-	if e == nil {
-		e = &ending{job: make(chan messages.Job, 1)}
-		c.ends.m[id] = e
-	}
-	e.n++
-}
-
-func (c *Client) forgetJob(id string) {
-	c.ends.mu.Lock()
-	defer c.ends.mu.Unlock()
-	if e := c.ends.m[id]; e != nil {
-		if e.n--; e.n == 0 {
-			delete(c.ends.m, id)
-		}
-	}
-}
-
-func (c *Client) endOf(id string) <-chan messages.Job {
-	c.ends.mu.Lock()
-	defer c.ends.mu.Unlock()
-	if e := c.ends.m[id]; e != nil {
-		return e.job
-	}
-	return nil
-}
-
-// jobEnded takes in an executor's word that a job has ended. Where several wait for it, one
-// is told, and the others find the record at their next look.
-func (c *Client) jobEnded(agent string, m *nats.Msg) error {
-	var job messages.Job
-	if err := messages.Decode(m.Data, &job); err != nil {
-		return err
-	}
-	if job.State == messages.GoalSucceeded && job.Agent != agent || !job.State.Ended() {
-		return messages.Errorf(messages.CodeBadRequest, "agent %s says that job %s, of agent %s, is %s", agent, job.ID, job.Agent, job.State)
-	}
-	c.ends.mu.Lock()
-	defer c.ends.mu.Unlock()
-	if e := c.ends.m[job.ID]; e != nil {
-		select {
-		case e.job <- job:
-		default:
-		}
-	}
-	return nil
 }
 
 func waited(ctx context.Context, id string, job messages.Job) *messages.Error {

@@ -18,6 +18,7 @@ import (
 //
 //	p.<id>                    the stream's word on request id
 //	d.<id>.<attempt>.<agent>  the agent's word on what was sent to it straight
+//	j.<id>                    the stream's word on job id
 //	b.<seq>                   the agent's answer to a probe
 //	q.<id>, w.<id>            the journal's word on an action that waits, or its withdrawal
 //	c.<site>.<task>           the state of the queue of a task
@@ -135,9 +136,7 @@ func (c *Client) onResult(m *nats.Msg, cache map[string]messages.Subject) {
 		return
 	}
 	if r.Job != "" {
-		if err := c.jobEnded(s.Agent, m); err != nil {
-			c.note("res", err)
-		}
+		c.jobEnded(s, r, m.Data)
 		return
 	}
 	f, ok := c.flying(r.ID)
@@ -195,6 +194,8 @@ func (c *Client) onReply(m *nats.Msg) {
 		if err := c.answered(rest, m); err != nil {
 			c.note("do", err)
 		}
+	case "j":
+		c.jobAcked(rest, m)
 	case "b":
 		if err := c.prober.answer(rest, m); err != nil {
 			c.note("probe", err)

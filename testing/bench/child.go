@@ -125,6 +125,18 @@ func (p part) agent(ctx context.Context, log *slog.Logger) error {
 		}
 		parts.Go(func() { barePuller(ctx, bare, &worker{service: p.Service}) })
 	}
+	if p.Jobs {
+		bare, err := bus.Connect(p.URL, p.Name+" by hand")
+		if err != nil {
+			return err
+		}
+		defer bare.Close()
+		parts.Go(func() {
+			if err := loopWorker(ctx, bare, &worker{service: p.Service}); err != nil {
+				log.Error("the loop by hand", "error", err)
+			}
+		})
+	}
 	fmt.Println("runs")
 	return a.Run(ctx)
 }

@@ -17,6 +17,7 @@ var commands = map[string]func(args []string, out io.Writer) error{
 	"failover":  failover,
 	"gap":       gap,
 	"heartbeat": heartbeat,
+	"jobs":      jobs,
 	"multi":     multi,
 	"placement": placement,
 	"request":   request,
