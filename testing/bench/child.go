@@ -76,7 +76,7 @@ func (p part) play(ctx context.Context) error {
 
 func (p part) server(ctx context.Context) error {
 	// What it logs is that another server is away; what is wrong with it Start returns.
-	o := embed.Options{Name: p.Name, Port: p.Port, StoreDir: p.Store, Logger: slog.New(slog.DiscardHandler)}
+	o := embed.Options{Name: p.Name, Port: p.Port, StoreDir: p.Store, SyncAlways: p.Sync, Logger: slog.New(slog.DiscardHandler)}
 	if p.Port == 0 {
 		o.Port = embed.RandomPort
 	}

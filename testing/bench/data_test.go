@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fleetbus/fleetbus/messages"
 )
 
 // figuresOf runs a benchmark and returns its figures by case and metric.
@@ -35,6 +37,7 @@ func TestDataFigures(t *testing.T) {
 	}{
 		{[]string{"request", "--time", "10ms"}, []string{"direct/128 p50", "direct/301436 p99", "direct/c64 rate", "service/128 max"}},
 		{[]string{"durable", "--time", "10ms"}, []string{"inference/128 p50", "inference/128 rate"}},
+		{[]string{"jobs", "--time", "10ms", "--case", "loop"}, []string{"loop rate"}},
 		{[]string{"failover", "--kills", "1", "--case", "sigkill/direct,sigstop/durable"}, []string{"sigkill/direct p99", "sigstop/durable max"}},
 	} {
 		t.Run(tc.args[0], func(t *testing.T) {
@@ -57,6 +60,7 @@ func TestDataFaults(t *testing.T) {
 	for _, bench := range [][]string{
 		{"request", "--case", "direct/128", "--time", "10ms"},
 		{"durable", "--time", "10ms"},
+		{"jobs", "--time", "10ms", "--case", "loop"},
 		{"failover", "--kills", "1", "--case", "sigkill/direct"},
 	} {
 		for fault, want := range map[string]string{faultWrong: "is to another request", faultDrop: "deadline_exceeded"} {
@@ -114,5 +118,18 @@ func TestGap(t *testing.T) {
 	}
 	if !c.after(now) || c.after(now.Add(time.Second)) {
 		t.Error("after")
+	}
+}
+
+// What was promised before a power cut and does not hold is counted.
+func TestPowercutPromises(t *testing.T) {
+	p := &promises{stored: []string{"a", "b", "c", "d"}, ended: map[string]bool{"b": true, "c": true}}
+	states := map[string]messages.GoalState{"a": messages.GoalAccepted, "b": messages.GoalSucceeded, "c": messages.GoalExecuting, "x": messages.GoalSucceeded}
+	if lost, undone := p.broken(states); lost != 1 || undone != 1 {
+		t.Errorf("%d lost and %d undone, want 1 and 1", lost, undone)
+	}
+	states["c"], states["d"] = messages.GoalSucceeded, messages.GoalAccepted
+	if lost, undone := p.broken(states); lost != 0 || undone != 0 {
+		t.Errorf("%d lost and %d undone of what is all there", lost, undone)
 	}
 }

@@ -20,6 +20,7 @@ var commands = map[string]func(args []string, out io.Writer) error{
 	"jobs":      jobs,
 	"multi":     multi,
 	"placement": placement,
+	"powercut":  powercut,
 	"request":   request,
 	"stop":      stop,
 }

@@ -154,6 +154,13 @@ func TestJobWithCheckpointsIsKilledThreeTimes(t *testing.T) {
 			victim, points = j.Agent, j.Checkpoint.Number
 			return nil
 		})
+		// In the middle between two checkpoints, so that something is done again.
+		f.untilWithin(wait+10*how.Step, "some steps after the checkpoint", func() error {
+			if last := lastStep(t, how); last%how.Checkpoint < how.Checkpoint/2+1 {
+				return fmt.Errorf("it is at step %d", last)
+			}
+			return nil
+		})
 		agents[victim].kill()
 		start(victim)
 	}
@@ -173,6 +180,20 @@ func TestJobWithCheckpointsIsKilledThreeTimes(t *testing.T) {
 		t.Errorf("it was begun again %d times and reached its end %d times", len(again), ends)
 	}
 	t.Logf("%d steps of %v took %v; done again after each kill: %v", how.Steps, how.Step, time.Since(begun).Round(100*time.Millisecond), again)
+}
+
+// lastStep is the last step that was done.
+func lastStep(t *testing.T, how trainHow) (step int) {
+	t.Helper()
+	text, err := os.ReadFile(how.Log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var a int
+		_, _ = fmt.Sscan(line, &a, &step) // the last line may be half there
+	}
+	return step
 }
 
 // redone reads how many steps each attempt did again, and how often the last one was done.
