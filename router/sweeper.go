@@ -41,6 +41,7 @@ type Sweeper struct {
 	log    *slog.Logger
 	origin string
 	begun  atomic.Bool
+	made   bool // there is a place for logs and checkpoints; Run's
 
 	mu        sync.Mutex
 	sites     map[string]*sweepSite
@@ -136,6 +137,16 @@ func (s *Sweeper) gaveUp(m *nats.Msg) {
 func (s *Sweeper) list(ctx context.Context, readers *sync.WaitGroup) bool {
 	limit, cancel := context.WithTimeout(ctx, sweepTry)
 	defer cancel()
+	// Agents may not be permitted to make what they write to.
+	if !s.made {
+		err := s.bus.JobLogs(limit)
+		if err == nil {
+			_, err = s.bus.Checkpoints(limit)
+		}
+		if s.made = err == nil; err != nil {
+			s.log.Debug("what jobs say, or their checkpoints, cannot be kept yet; trying on", "error", err)
+		}
+	}
 	sites, err := s.bus.JobSites(limit)
 	if err != nil {
 		s.log.Debug("the streams with jobs are not known; trying on", "error", err)

@@ -62,7 +62,7 @@ func (s *stage) jobs(ctx context.Context, f dataFlags, aof bool) (list []figure,
 	defer stop()
 	for _, name := range f.cases {
 		var other side
-		end := func() {}
+		var end func()
 		if name == "asynq" {
 			other, end, err = asynq(ctx, s, aof)
 		} else {

@@ -227,7 +227,10 @@ func (s *stage) whatIsLeft(ctx context.Context) (map[string]messages.GoalState, 
 }
 
 // disk is a file system in a file.
-type disk struct{ image, at string }
+type disk struct {
+	image, at string
+	mounted   bool
+}
 
 // diskSize is room for the jobs of a minute.
 const diskSize = 2 << 30
@@ -246,6 +249,7 @@ func (d *disk) make() error {
 	if err := command("mount", "-o", "loop", d.image, d.at); err != nil {
 		return fmt.Errorf("%w; a loop device can be mounted by root alone, and not in every container", err)
 	}
+	d.mounted = true
 	return nil
 }
 
@@ -255,8 +259,8 @@ func (d *disk) again() error {
 }
 
 func (d *disk) remove() error {
-	if _, err := os.Stat(filepath.Join(d.at, "lost+found")); err != nil {
-		return nil // it is not mounted
+	if !d.mounted {
+		return nil
 	}
 	return command("umount", "-l", d.at)
 }
