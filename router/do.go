@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
@@ -41,12 +42,13 @@ func (c *Client) Do(ctx context.Context, job Job, onProgress func(messages.Progr
 	// The stream's word and the executor's are waited for at once.
 	stored := c.publishFirst(s) == nil
 	waits := messages.Job{ID: s.req.ID, Task: job.Task, Origin: c.origin, Site: s.site, State: messages.GoalAccepted}
-	for sure := false; ; {
+	for {
 		if !stored {
 			if bad := c.publishJob(ctx, s); bad != nil {
 				return messages.Job{}, bad
 			}
-			stored, sure = true, true
+			stored = true
+			e.stored.Store(true)
 		}
 		select {
 		case end := <-e.end:
@@ -54,18 +56,15 @@ func (c *Client) Do(ctx context.Context, job Job, onProgress func(messages.Progr
 				end.Task, end.Origin, end.Site = job.Task, c.origin, s.site
 				return end, nil
 			}
-		case m := <-e.ack:
-			if _, err := bus.PubAck(m); err != nil {
-				c.bus.Forget()
-				stored = false // or it is there: submitting it again tells
-			}
-			sure = stored
+		case <-e.refused:
+			c.bus.Forget()
+			stored = false // or it is there: submitting it again tells
 			continue
 		case p := <-reports:
 			onProgress(p)
 			continue
 		case <-e.look:
-			if !sure {
+			if !e.stored.Load() {
 				stored = false
 				continue
 			}
@@ -110,15 +109,16 @@ type ends struct {
 }
 
 type ending struct {
-	since time.Time
-	end   chan messages.Job
-	ack   chan *nats.Msg
-	look  chan struct{} // it is time to read the record
+	since   time.Time
+	end     chan messages.Job
+	stored  atomic.Bool   // the stream has said so; nobody is woken for it
+	refused chan struct{} // it has said otherwise
+	look    chan struct{} // it is time to read the record
 }
 
 // expectJob is called before a job is submitted whose end is waited for; forgetJob after it.
 func (c *Client) expectJob(id string) *ending {
-	e := &ending{since: time.Now(), end: make(chan messages.Job, 1), ack: make(chan *nats.Msg, 1), look: make(chan struct{}, 1)}
+	e := &ending{since: time.Now(), end: make(chan messages.Job, 1), refused: make(chan struct{}, 1), look: make(chan struct{}, 1)}
 	c.ends.mu.Lock()
 	defer c.ends.mu.Unlock()
 	if c.ends.m == nil {
@@ -161,11 +161,17 @@ func (c *Client) remind(ctx context.Context) {
 
 // jobAcked takes in the stream's word on a job.
 func (c *Client) jobAcked(id string, m *nats.Msg) {
+	_, err := bus.PubAck(m)
 	c.ends.mu.Lock()
 	defer c.ends.mu.Unlock()
-	if e := c.ends.m[id]; e != nil {
+	e := c.ends.m[id]
+	switch {
+	case e == nil:
+	case err == nil:
+		e.stored.Store(true)
+	default:
 		select {
-		case e.ack <- m:
+		case e.refused <- struct{}{}:
 		default:
 		}
 	}

@@ -48,7 +48,7 @@ func jobs(args []string, out io.Writer) error {
 }
 
 func (s *stage) jobs(ctx context.Context, f dataFlags, aof bool) (list []figure, err error) {
-	task := messages.Task{Name: benchTask, Class: messages.Training, Concurrency: many}
+	task := messages.Task{Name: benchTask, Class: messages.Training, Concurrency: 2 * many} // the other loop asks for as many ahead
 	if _, err := s.agent(ctx, task, 0, part{Name: "edge", Jobs: true, Fault: f.fault}); err != nil {
 		return nil, err
 	}
