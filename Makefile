@@ -69,7 +69,7 @@ lint: $(LINT) ## golangci-lint, with .golangci.yml
 
 check: lint archtest race demo ## lint, archtest, race and demo: run it before you push
 
-deps: ## install what the tests need beyond Go: Node.js with its packages, Python 3
+deps: ## install what tests and benchmarks need beyond Go: Node.js with its packages, Python 3, Redis
 	.ci/deps
 
 dist: ## static binaries for linux, amd64 and arm64, in dist/

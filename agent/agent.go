@@ -145,6 +145,8 @@ func (a *Agent) Run(ctx context.Context) error {
 		return err
 	}
 	a.bus, a.jobs.a = b, a
+	a.jobs.puts.Conn, a.jobs.prefix = a.nc, bus.BucketSubject(a.cfg.Fleet, bus.Jobs, "")
+	defer a.jobs.puts.Close()
 	if err := a.enrol(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil // told to stop before it had begun

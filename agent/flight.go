@@ -26,7 +26,9 @@ type execution struct {
 	gaveUp   atomic.Bool            // the caller cancelled it
 	stopped  atomic.Pointer[string] // the robot was stopped; why
 	returned atomic.Bool            // the handler has
-	renewed  time.Time              // when the server last heard that a job still runs; the keeper's
+	job      *jobRun                // nil but for a job
+	renewed  time.Time              // when the lease of a job was last to be extended; the keeper's
+	tried    time.Time              // when its record was last looked at; the keeper's
 	progress atomic.Pointer[messages.Progress]
 	parts    parts
 }
@@ -154,8 +156,8 @@ func (f *flight) names() (names []string, handlers bool) {
 	return names, handlers
 }
 
-// keep tells the server that what was pulled still runs, in a third of the time after
-// which it would give it to somebody else, and sends the newest progress. One
+// keep tells the server that what was pulled still runs, well before it would give it to
+// somebody else, and sends the newest progress. One
 // goroutine does so for all: a timer per request would cost every short one too.
 func (a *Agent) keep(ctx context.Context) {
 	tick := time.NewTicker(bus.InferenceProgress)
@@ -168,8 +170,9 @@ func (a *Agent) keep(ctx context.Context) {
 		case now := <-tick.C:
 			list = a.flight.list(list[:0])
 			for _, e := range list {
-				if e.ack != "" && (e.req.Class == messages.Inference || now.Sub(e.renewed) >= bus.TrainingProgress) {
-					e.renewed = now
+				if e.job != nil {
+					a.keepJob(e, now)
+				} else if e.ack != "" {
 					_ = a.nc.Publish(e.ack, bus.Progress) // without a connection the server redelivers, and that is right
 				}
 				a.sendProgress(e)

@@ -52,7 +52,7 @@ func TestGarbageOnEverySubject(t *testing.T) {
 	c := g.caller("robot")
 	subject := func(kind messages.Kind, class messages.Class, task string) string {
 		s := g.bus.Subject(kind, site)
-		s.Agent, s.Origin, s.Task, s.Class, s.ID = "edge", "robot", task, class, "x"
+		s.Agent, s.Origin, s.Task, s.Class, s.ID, s.Priority = "edge", "robot", task, class, "x", messages.Normal
 		return s.String()
 	}
 	spoofed := c.request(messages.Inference, "detect")
@@ -91,7 +91,7 @@ func TestGarbageOnEverySubject(t *testing.T) {
 		{subject(messages.KindWork, messages.Inference, "detect"), spoofed.Header()},
 		{subject(messages.KindWork, messages.Inference, "detect"), otherTask.Header()},
 		{subject(messages.KindWork, messages.Inference, "detect") + ".more.tokens", nil},
-		{subject(messages.KindWork, messages.Training, "fit"), nil},
+		{subject(messages.KindJob, "", "fit"), otherTask.Header()},
 	} {
 		sent["q"]++
 		// With a confirmation: the stream keeps one message per subject.

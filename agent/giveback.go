@@ -110,10 +110,9 @@ func (r *replica) giveBack(id, reply string) {
 // pullOn asks for work after a rest.
 func (r *replica) pullOn() {
 	r.mu.Lock()
-	pulls := r.pulls
-	pull := pulls.claimLocked()
+	next := r.claimLocked()
 	r.mu.Unlock()
-	pulls.send(pull)
+	next.send()
 }
 
 // giveAllBack gives back all that is held.

@@ -303,6 +303,9 @@ func (c *caller) queue(req messages.Request, body string) {
 		c.t.Fatal(err)
 	}
 	s := c.bus.Subject(messages.KindWork, site)
+	if req.Class == messages.Training {
+		s.Kind, s.Priority = messages.KindJob, messages.Normal
+	}
 	s.Class, s.Task, s.Origin, s.ID = req.Class, req.Task, req.Origin, req.ID
 	if req.Key != "" {
 		s.ID = req.Key

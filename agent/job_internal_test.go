@@ -19,7 +19,9 @@ func TestStartJob(t *testing.T) {
 		attempt int
 		code    messages.Code
 	}{
-		{"withdrawn", nil, nil, startDrop, "", 0, ""},
+		{"begun, and nobody wrote that", nil, nil, startRun, messages.GoalExecuting, 2, ""},
+		{"too late, and nobody has begun it", nil, late, startEnd, messages.GoalAborted, 0, messages.CodeExpired},
+		{"redriven", &messages.Job{State: messages.GoalAccepted, Attempt: 3, Free: 3}, nil, startRun, messages.GoalExecuting, 4, ""},
 		{"ended", &messages.Job{State: messages.GoalSucceeded, Attempt: 1}, nil, startDrop, "", 0, ""},
 		{"first", &messages.Job{State: messages.GoalAccepted}, nil, startRun, messages.GoalExecuting, 1, ""},
 		{"its executor died", &messages.Job{State: messages.GoalExecuting, Attempt: 1, Agent: "other"}, nil, startRun, messages.GoalExecuting, 2, ""},
@@ -28,7 +30,7 @@ func TestStartJob(t *testing.T) {
 		{"canceled while it waited", &messages.Job{State: messages.GoalCanceling}, nil, startEnd, messages.GoalCanceled, 0, messages.CodeCanceled},
 		{"too late", &messages.Job{State: messages.GoalAccepted}, late, startEnd, messages.GoalAborted, 0, messages.CodeExpired},
 	} {
-		next, do := startJob(c.job, "me", 3, c.fault)
+		next, do := startJob(c.job, messages.Job{ID: "j", Task: "t", State: messages.GoalExecuting, Attempt: 1, Agent: "me"}, 3, c.fault)
 		if do != c.do || next.State != c.state || next.Attempt != c.attempt || next.Code != c.code {
 			t.Errorf("%s: %d, %+v", c.name, do, next)
 		}
@@ -38,17 +40,9 @@ func TestStartJob(t *testing.T) {
 	}
 }
 
-// attempts is what a record counts after an attempt: one that the agent cut off, because
-// it leaves, is not the job's fault.
-func attempts(begun int, cut bool) int {
-	if cut {
-		return begun - 1
-	}
-	return begun
-}
-
 func TestEndJob(t *testing.T) {
 	failed := messages.Errorf(messages.CodeBackendFailed, "no")
+	task := messages.Task{MaxAttempts: 3}
 	for _, c := range []struct {
 		name    string
 		attempt int
@@ -74,12 +68,56 @@ func TestEndJob(t *testing.T) {
 		{"cut off in its last attempt", 3, messages.GoalExecuting, 0, messages.Errorf(messages.CodeDraining, "x"), true, messages.GoalAccepted, messages.CodeDraining, true, 0},
 	} {
 		job := messages.Job{ID: "j", State: c.state, Attempt: c.attempt, Agent: "me"}
-		next, again, pause := endJob(job, backend.Response{Body: make([]byte, c.body)}, c.fault, 3, c.cut)
-		if next.State != c.end || next.Code != c.code || again != c.again || pause != c.pause || next.Attempt != attempts(c.attempt, c.cut && c.fault != nil) {
+		next, again, pause := endJob(job, backend.Response{Body: make([]byte, c.body)}, c.fault, task, c.cut)
+		if next.State != c.end || next.Code != c.code || again != c.again || pause != c.pause || next.Attempt != c.attempt {
 			t.Errorf("%s: %v %v, %+v", c.name, again, pause, next)
+		}
+		// An attempt that the agent cut off is not the job's fault; every other is remembered.
+		if free := c.cut && c.fault != nil; (next.Free == 1) != free || len(next.History) != b2i(c.fault != nil && !free && next.State != messages.GoalCanceled || c.body > maxResult) {
+			t.Errorf("%s: %+v", c.name, next)
 		}
 		if (next.State == messages.GoalSucceeded) != (len(next.Result) > 0) {
 			t.Errorf("%s: a result of %d bytes with state %s", c.name, len(next.Result), next.State)
+		}
+	}
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func TestJudgeJob(t *testing.T) {
+	inc := messages.Incarnation{Epoch: 1, Revision: 2}
+	mine := messages.Job{ID: "j", State: messages.GoalExecuting, Attempt: 2, Agent: "me", Inc: inc}
+	with := func(f func(*messages.Job)) *messages.Job {
+		j := mine
+		f(&j)
+		return &j
+	}
+	for _, c := range []struct {
+		name  string
+		now   *messages.Job
+		wrote bool
+		want  jobFate
+	}{
+		{"no record yet", nil, false, fateMine},
+		{"a read from a server that is behind", nil, true, fateBehind},
+		{"likewise", with(func(j *messages.Job) { j.Attempt = 1 }), true, fateBehind},
+		{"canceled before it was begun", with(func(j *messages.Job) { j.Attempt, j.State = 0, messages.GoalCanceled }), false, fateOver},
+		{"redriven meanwhile", with(func(j *messages.Job) { j.Attempt, j.State = 1, messages.GoalAccepted }), false, fateMine},
+		{"own write, not confirmed", with(func(*messages.Job) {}), false, fateMine},
+		{"being canceled", with(func(j *messages.Job) { j.State = messages.GoalCanceling }), true, fateMine},
+		{"own last word, not confirmed", with(func(j *messages.Job) { j.State = messages.GoalAccepted }), true, fateOver},
+		{"ended", with(func(j *messages.Job) { j.State = messages.GoalSucceeded }), true, fateOver},
+		{"a newer attempt", with(func(j *messages.Job) { j.Attempt = 3 }), true, fateLost},
+		{"taken away", with(func(j *messages.Job) { j.Agent, j.State = "", messages.GoalAccepted }), true, fateLost},
+		{"a later life of this agent", with(func(j *messages.Job) { j.Inc.Revision = 3 }), true, fateLost},
+	} {
+		if got := judgeJob(c.now, mine, c.wrote); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package agent_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/fleetbus/fleetbus/testing/natstest"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nuid"
 )
 
@@ -26,7 +28,6 @@ func (c *caller) submit(task, body string) string {
 	c.t.Helper()
 	req := c.request(messages.Training, task)
 	req.ID, req.Inbox, req.Left = nuid.Next(), "", messages.NoDeadline
-	c.put(bus.Jobs, req.ID, &messages.Job{ID: req.ID, Task: task, Origin: c.origin, Site: site, State: messages.GoalAccepted})
 	c.queue(req, body)
 	return req.ID
 }
@@ -41,6 +42,9 @@ func (g *rig) job(id, what string, ok func(messages.Job) bool) messages.Job {
 	var job messages.Job
 	natstest.Eventually(g.t, patience, what, func() bool {
 		e, err := kv.Get(g.ctx(), id)
+		if errors.Is(err, jetstream.ErrKeyNotFound) {
+			return false // it waits for its first attempt, or is short
+		}
 		if err != nil {
 			g.t.Fatal(err)
 		}
@@ -53,19 +57,36 @@ func (g *rig) job(id, what string, ok func(messages.Job) bool) messages.Job {
 	return job
 }
 
+// submitAt is submit with a priority.
+func (c *caller) submitAt(p messages.Priority, task, body string) string {
+	c.t.Helper()
+	req := c.request(messages.Training, task)
+	req.ID, req.Inbox, req.Left = nuid.Next(), "", messages.NoDeadline
+	if err := c.bus.Stream(c.ctx(), site, req.Class); err != nil {
+		c.t.Fatal(err)
+	}
+	s := c.bus.Subject(messages.KindJob, site)
+	s.Priority, s.Task, s.Origin, s.ID = p, req.Task, req.Origin, req.ID
+	if _, err := c.bus.JS.PublishMsg(c.ctx(), &nats.Msg{Subject: s.String(), Header: nats.Header(req.Header()), Data: []byte(body)}); err != nil {
+		c.t.Fatal(err)
+	}
+	return req.ID
+}
+
 func (g *rig) jobEnds(id string) messages.Job {
 	g.t.Helper()
 	return g.job(id, "the job to end", func(j messages.Job) bool { return j.State.Ended() })
 }
 
-// queued is how many jobs are in the queue.
+// queued is how many jobs wait in the queue or run.
 func (g *rig) queued() uint64 {
 	g.t.Helper()
-	s, err := g.bus.JS.Stream(g.ctx(), bus.StreamName(fleet, site, messages.Training))
+	c, err := g.bus.Consumer(g.ctx(), site, messages.Training, "fit")
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	return s.CachedInfo().State.Msgs
+	info := c.CachedInfo()
+	return info.NumPending + uint64(info.NumAckPending)
 }
 
 func (g *rig) queueIsEmpty() {
@@ -163,14 +184,13 @@ func TestJobsThatMustNotRun(t *testing.T) {
 	ran := make(chan string, 10)
 	fit := agent.Func("fit", func(_ context.Context, r *agent.Request) ([]byte, error) { ran <- r.ID; return nil, nil })
 	c := g.caller("lab")
-	withdrawn, ended, canceling, spent := c.submit("fit", ""), c.submit("fit", ""), c.submit("fit", ""), c.submit("fit", "")
-	kv, err := g.bus.KV(g.ctx(), bus.Jobs)
-	if err != nil {
-		t.Fatal(err)
+	again := func() string {
+		req := c.request(messages.Training, "fit")
+		req.ID, req.Inbox, req.Left, req.Attempt = nuid.Next(), "", messages.NoDeadline, 2
+		c.queue(req, "")
+		return req.ID
 	}
-	if err := kv.Delete(g.ctx(), withdrawn); err != nil {
-		t.Fatal(err)
-	}
+	ended, canceling, spent := again(), again(), again()
 	record := messages.Job{Task: "fit", Origin: "lab", Site: site}
 	for id, change := range map[string]func(*messages.Job){
 		ended:     func(j *messages.Job) { j.State, j.Result = messages.GoalSucceeded, []byte("old") },
@@ -213,34 +233,6 @@ func TestJobWhoseResultIsTooLargeForTheServer(t *testing.T) {
 	g.queueIsEmpty()
 }
 
-// TestJobThatIsAheadOfItsRecord: a server that is behind does not have the record yet
-// that was written before the work was queued. The job is not lost.
-func TestJobThatIsAheadOfItsRecord(t *testing.T) {
-	t.Parallel()
-	g := newRig(t)
-	at := newGate()
-	g.run("cloud", nil, at.handler("fit"))
-	g.place("cloud", training("fit"))
-	c := g.caller("lab")
-	req := c.request(messages.Training, "fit")
-	req.Inbox, req.Left = "", messages.NoDeadline
-	c.queue(req, "")
-	natstest.Eventually(t, patience, "the agent to have looked", func() bool {
-		consumer, err := g.bus.Consumer(g.ctx(), site, messages.Training, "fit")
-		if err != nil {
-			t.Fatal(err)
-		}
-		// Delivered, and given back or dropped: what is only on its way is not answered yet.
-		info := consumer.CachedInfo()
-		return info.Delivered.Consumer > 1 || info.AckFloor.Consumer > 0
-	})
-	g.put(bus.Jobs, req.ID, &messages.Job{ID: req.ID, Task: "fit", Origin: "lab", Site: site, State: messages.GoalAccepted})
-	at.open <- "done"
-	if j := g.jobEnds(req.ID); j.State != messages.GoalSucceeded || j.Attempt != 1 {
-		t.Errorf("%+v", j)
-	}
-}
-
 // TestJobThatLostItsRecord: another attempt owns the record when this one ends. Its
 // result is dropped, and the job stays in the queue for the other to acknowledge.
 func TestJobThatLostItsRecord(t *testing.T) {
@@ -258,6 +250,7 @@ func TestJobThatLostItsRecord(t *testing.T) {
 	g.place("cloud", training("fit"))
 	id := g.caller("lab").submit("fit", "")
 	at.in(t)
+	g.job(id, "the job to run", func(j messages.Job) bool { return j.State == messages.GoalExecuting })
 	g.put(bus.Jobs, id, &messages.Job{ID: id, Task: "fit", Origin: "lab", Site: site, State: messages.GoalExecuting, Attempt: 2, Agent: "other"})
 	at.open <- "late"
 	<-ends
@@ -287,11 +280,59 @@ func TestJobMovesWhenItsAgentLeaves(t *testing.T) {
 	if err := p.stop(); err != nil {
 		t.Fatal(err)
 	}
-	if r := second.in(t); r.ID != id || r.Attempt != 1 {
+	if r := second.in(t); r.ID != id || r.Attempt != 2 {
 		t.Errorf("%+v", r.Request)
 	}
 	second.open <- "done"
-	if j := g.jobEnds(id); j.Agent != "second" || string(j.Result) != "done" {
+	if j := g.jobEnds(id); j.Agent != "second" || string(j.Result) != "done" || j.Free != 1 {
 		t.Errorf("%+v", j)
+	}
+}
+
+// TestJobPriorities: what waits is begun by priority, whatever came first; one of a higher
+// priority is begun at once where a slot is free.
+func TestJobPriorities(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	at := newGate()
+	g.run("cloud", nil, at.handler("fit"))
+	g.place("cloud", training("fit"))
+	c := g.caller("lab")
+	for _, p := range []messages.Priority{messages.High, messages.Low, messages.Normal, messages.High} {
+		id := c.submitAt(p, "fit", string(p))
+		if r := at.in(t); r.ID != id {
+			t.Errorf("%s: %+v", p, r.Request)
+		}
+		at.open <- "done"
+		g.jobEnds(id)
+	}
+	for round := range 3 {
+		c.submitAt(messages.Normal, "fit", "first")
+		at.in(t)
+		for _, p := range []messages.Priority{messages.Low, messages.Normal, messages.Low, messages.High, messages.Normal, messages.High} {
+			c.submitAt(p, "fit", string(p))
+		}
+		// What its pulls for a free slot still bring goes back; a job that ends within that
+		// moment may be followed by what is on its way.
+		natstest.Eventually(t, patience, "no pull to wait", func() bool {
+			waiting := 0
+			for _, p := range messages.Priorities() {
+				consumer, err := g.bus.ConsumerOf(g.ctx(), site, messages.Training, "fit", p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				waiting += consumer.CachedInfo().NumWaiting
+			}
+			return waiting == 0
+		})
+		var order []string
+		for range 6 {
+			at.open <- "done"
+			order = append(order, string(at.in(t).Body))
+		}
+		at.open <- "done"
+		if want := []string{"high", "high", "normal", "normal", "low", "low"}; !slices.Equal(order, want) {
+			t.Errorf("round %d: begun in order %q", round, order)
+		}
 	}
 }

@@ -35,7 +35,8 @@ const (
 	drainTime   = time.Second
 )
 
-// puller takes work out of the queue for one replica while it is open. It asks for as
+// puller takes work out of one queue for a replica while it is open: of inference there is
+// one, of training one per priority, see lines.go. It asks for as
 // many messages as there are slots free, never more, so what waits does so at the
 // server, where any other replica can take it.
 //
@@ -47,6 +48,7 @@ const (
 // then the message goes back to the queue in the same moment.
 type puller struct {
 	r       *replica
+	level   messages.Priority
 	msgs    chan *nats.Msg
 	subject string        // where pulls are published
 	lost    chan struct{} // the consumer, and with it the pulls, seem to be gone
@@ -63,22 +65,26 @@ type puller struct {
 	inbox   string
 	waiting int // messages asked for and not yet come
 	heard   time.Time
+	probing bool // the pull that waits asks whether there is something
+	empty   bool // there was nothing when it asked
 }
 
 // pull is a request for n messages that is about to be sent.
 type pull struct {
+	by      *puller
 	n, rank int
 	inbox   string
 	expires time.Duration
+	probe   bool
 }
 
-func newPuller(r *replica) *puller {
+func newPuller(r *replica, level messages.Priority) *puller {
 	p := &puller{
-		r: r,
+		r: r, level: level,
 		// Room for a message and a heartbeat per pull, and for the notices that the end
 		// of a consumer brings; what does not fit would be lost.
 		msgs:    make(chan *nats.Msg, 4*r.slots+64),
-		subject: r.a.bus.PullSubject(r.a.site, r.task.Class, r.task.Name),
+		subject: r.a.bus.PullSubject(r.a.site, r.task.Class, bus.ConsumerName(r.task.Name, level)),
 		lost:    make(chan struct{}, 1), rerank: make(chan struct{}, 1),
 		quit: make(chan struct{}), tried: make(chan struct{}), ended: make(chan struct{}),
 	}
@@ -149,7 +155,7 @@ func (p *puller) start(limit time.Duration) error {
 	a, t := p.r.a, p.r.task
 	ctx, cancel := a.apiContext(p.ctx, limit)
 	defer cancel()
-	if _, err := a.bus.Consumer(ctx, a.site, t.Class, t.Name); err != nil {
+	if _, err := a.bus.ConsumerOf(ctx, a.site, t.Class, t.Name, p.level); err != nil {
 		return err
 	}
 	if clock := a.clocks[t.Class]; clock.Due(time.Now()) {
@@ -173,12 +179,13 @@ func (p *puller) fresh() error {
 	p.r.mu.Lock()
 	old := p.sub
 	p.sub, p.inbox, p.waiting, p.heard, p.on = sub, inbox, 0, time.Now(), true
-	first := p.claimLocked()
+	p.probing, p.empty = false, false
+	first := p.r.claimLocked()
 	p.r.mu.Unlock()
 	if old != nil {
 		_ = old.Drain() // fails only where there is no connection, and then there is nothing to drain
 	}
-	p.send(first)
+	first.send()
 	return nil
 }
 
@@ -247,56 +254,6 @@ func (p *puller) halt() {
 	sleep(context.Background(), drainTime, gone)
 }
 
-// claimLocked takes all free slots that no pull covers yet; send must follow. The
-// replica's mu is held. A nil puller claims nothing.
-func (p *puller) claimLocked() pull {
-	if p == nil || !p.on || !p.r.open || p.r.returns.resting(time.Now()) {
-		return pull{}
-	}
-	n := p.r.slots - p.r.busy
-	if p.r.batch.together() {
-		n = p.r.batch.want()
-	}
-	return p.askLocked(n, bus.PullExpires)
-}
-
-// followLocked asks for those that go along with the lead of a batch, until it begins.
-// send must follow, the replica's mu is held; a nil puller asks for nothing.
-func (p *puller) followLocked(until time.Duration) pull {
-	if p == nil || !p.on || !p.r.open {
-		return pull{}
-	}
-	return p.askLocked(p.r.batch.most-p.r.batch.seats, max(until, time.Millisecond))
-}
-
-// askLocked is a pull for n messages less those that are asked for already.
-func (p *puller) askLocked(n int, expires time.Duration) pull {
-	if n -= p.waiting; n <= 0 {
-		return pull{}
-	}
-	p.waiting += n
-	return pull{n: n, rank: p.r.placed.Rank, inbox: p.inbox, expires: expires}
-}
-
-func (p *puller) send(q pull) {
-	if q.n == 0 {
-		return
-	}
-	var buf [160]byte
-	if err := p.r.a.nc.PublishRequest(p.subject, q.inbox, bus.PullRequestFor(buf[:0], q.n, q.rank, q.expires)); err != nil {
-		p.unsent(q)
-	}
-}
-
-// unsent takes back a pull that was not sent: the next reconnection makes it again.
-func (p *puller) unsent(q pull) {
-	p.r.mu.Lock()
-	defer p.r.mu.Unlock()
-	if p.inbox == q.inbox {
-		p.waiting = max(0, p.waiting-q.n)
-	}
-}
-
 // renewSoon makes the pulls wait at the replica's new rank.
 func (p *puller) renewSoon() { nudge(p.rerank) }
 
@@ -335,9 +292,15 @@ func (p *puller) receive(m *nats.Msg) {
 	p.r.mu.Lock()
 	if m.Sub == p.sub {
 		p.waiting, p.heard = max(0, p.waiting-1), now
+		p.probing, p.empty = false, false
 	}
 	taken := p.r.takeLocked()
+	var next claims
+	if p.level != "" && taken {
+		next = p.r.claimLocked() // not every free slot has a pull, see pullShare and lookLocked
+	}
 	p.r.mu.Unlock()
+	next.send()
 	if !taken {
 		p.giveBack(m)
 		return
@@ -357,22 +320,29 @@ func (p *puller) status(m *nats.Msg) {
 		return
 	}
 	p.heard = time.Now()
-	var next pull
+	var next claims
 	known := true
 	switch {
 	case code == "100": // it still waits
+		if !p.empty {
+			p.empty = true
+			next = p.r.claimLocked() // lower ones may pull now
+		}
+	case p.probing && (code == "404" || code == "408"): // there is nothing
+		p.waiting, p.probing, p.empty = 0, false, true
+		next = p.r.claimLocked()
 	case code == "408": // it waited long enough
 		left, err := strconv.Atoi(m.Header.Get(headerPending))
 		if err != nil || left < 0 {
 			left = p.waiting
 		}
-		p.waiting = max(0, p.waiting-left)
-		next = p.claimLocked()
+		p.waiting, p.empty = max(0, p.waiting-left), false
+		next = p.r.claimLocked()
 	default: // no consumer (503, 409), no leader, no stream: all pulls are gone
 		known = false
 	}
 	p.r.mu.Unlock()
-	p.send(next)
+	next.send()
 	if known {
 		return
 	}

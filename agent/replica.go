@@ -48,7 +48,8 @@ type replica struct {
 	server  Server // set while open or busy
 	open    bool   // takes requests
 	busy    int
-	pulls   *puller // nil where the task's requests are not pulled
+	pulls   *puller   // nil where the task's requests are not pulled; of training that of normal priority
+	lines   []*puller // all of them, the highest priority first
 	load    load
 	returns returns
 	batch   batches
@@ -176,15 +177,14 @@ func (r *replica) recovered(call string, err *error) {
 // serveUntilDone serves with an open server until the replica is not wanted (nil) or
 // the server died (why), and closes it after its last request.
 func (r *replica) serveUntilDone(server Server) error {
-	var p *puller
-	if pulled(r.task) {
-		p = newPuller(r)
-	}
+	p, lines := newLines(r)
 	r.mu.Lock()
-	r.server, r.open, r.pulls = server, true, p
+	r.server, r.open, r.pulls, r.lines = server, true, p, lines
 	r.mu.Unlock()
+	for _, line := range lines {
+		line.begin()
+	}
 	if p != nil {
-		p.begin()
 		sleep(r.wanted, queueTime, p.tried)
 	}
 	r.set(messages.ReplicaReady, "")
@@ -213,8 +213,11 @@ func (r *replica) serveUntilDone(server Server) error {
 	} else {
 		r.set(messages.ReplicaFailed, err.Error())
 	}
-	if p != nil {
-		p.end()
+	for _, line := range lines {
+		line.cancel()
+	}
+	for _, line := range lines {
+		line.end()
 	}
 	if !r.waitIdle() {
 		return err // its Serve never returned, so Close must not be called
@@ -275,10 +278,9 @@ func (r *replica) release(took time.Duration, cut bool) {
 	if r.busy--; r.busy == 0 {
 		nudge(r.idle)
 	}
-	pulls := r.pulls
-	pull := pulls.claimLocked()
+	next := r.claimLocked()
 	r.mu.Unlock()
-	pulls.send(pull)
+	next.send()
 }
 
 // freeAfter is how long it may take until a slot is free.
@@ -292,9 +294,9 @@ func (r *replica) freeAfter() time.Duration {
 func (r *replica) setRank(p messages.PlacedReplica) {
 	r.mu.Lock()
 	r.placed = p
-	pulls := r.pulls
+	lines := r.lines
 	r.mu.Unlock()
-	if pulls != nil {
-		pulls.renewSoon()
+	for _, line := range lines {
+		line.renewSoon()
 	}
 }

@@ -43,14 +43,17 @@ func (s *slot) free(took time.Duration, cut bool) {
 func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
 	s := slot{r: r}
 	defer s.free(0, false)
-	req, err := r.parseWork(m)
+	req, subject, err := r.parseWork(m)
 	if err != nil {
 		r.a.garbage.Note(r.a.cfg.Logger, "q", err)
+		if r.task.Class == messages.Training {
+			return r.a.refuseJob(m, err)
+		}
 		return bus.Term // it would be as malformed next time
 	}
 	left, fault := r.left(m, req, now)
 	if req.Class == messages.Training {
-		return r.serveJob(m, req, &s, left, fault)
+		return r.serveJob(m, subject, req, &s, left, fault)
 	}
 	if fault == nil {
 		fault = r.a.guards.observe(req)
@@ -90,19 +93,26 @@ func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
 
 // parseWork reads the request of a message out of the queue. Headers that contradict
 // the subject are malformed: permissions guard the subject alone.
-func (r *replica) parseWork(m *nats.Msg) (messages.Request, error) {
+func (r *replica) parseWork(m *nats.Msg) (messages.Request, messages.Subject, error) {
 	s, err := messages.ParseSubject(m.Subject)
 	if err != nil {
-		return messages.Request{}, err
+		return messages.Request{}, s, err
+	}
+	if r.task.Class == messages.Training {
+		req, err := messages.ParseJob(s, messages.Header(m.Header))
+		if err == nil && s.Task != r.task.Name {
+			err = messages.Errorf(messages.CodeBadRequest, "a job of task %q in the queue of task %q", s.Task, r.task.Name)
+		}
+		return req, s, err
 	}
 	req, err := messages.ParseRequest(messages.Header(m.Header))
 	if err != nil {
-		return messages.Request{}, err
+		return messages.Request{}, s, err
 	}
 	if s.Kind != messages.KindWork || s.Class != req.Class || s.Task != req.Task || s.Origin != req.Origin || req.Class != r.task.Class || req.Task != r.task.Name {
-		return messages.Request{}, messages.Errorf(messages.CodeBadRequest, "subject %q and the headers disagree: class %q, task %q, origin %q", m.Subject, req.Class, req.Task, req.Origin)
+		return messages.Request{}, s, messages.Errorf(messages.CodeBadRequest, "subject %q and the headers disagree: class %q, task %q, origin %q", m.Subject, req.Class, req.Task, req.Origin)
 	}
-	return req, nil
+	return req, s, nil
 }
 
 // left is what remains of a stored request's time. The age of a message is reckoned on
@@ -179,6 +189,11 @@ func (r *replica) fault(e *execution, err error) *messages.Error {
 		// Whatever the handler makes of it: it was told to end. The code is not canceled,
 		// which promises that it did not run; the journal says CANCELED.
 		return messages.Errorf(messages.CodeUnknownOutcome, "the action was canceled on %q while it ran, because the robot was %s (its handler: %v); it ran in part: look before acting again", r.a.id, *why, err)
+	}
+	if e.job != nil {
+		if why := e.job.lost.Load(); why != nil {
+			return why // whatever the handler makes of it
+		}
 	}
 	var ours *messages.Error
 	if errors.As(err, &ours) && ours.Code.Known() {

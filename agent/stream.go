@@ -28,7 +28,7 @@ func (p *parts) end() int {
 
 // request is what the handler is given.
 func (e *execution) request() *backend.Request {
-	return &backend.Request{Request: e.req, Body: e.body, Progress: e.report, Partial: e.partial}
+	return &backend.Request{Request: e.req, Body: e.body, Progress: e.report, Partial: e.partial, Log: e.log, Checkpoint: e.checkpoint, Restore: e.restore}
 }
 
 // streams reports whether somebody takes partial results and progress.

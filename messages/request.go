@@ -38,8 +38,9 @@ const (
 	HeaderError       = "Fb-Error"         // reply: a Code
 	HeaderErrorText   = "Fb-Error-Message" // reply: one line for people
 	HeaderRetryAfter  = "Fb-Retry-After-Ms"
-	HeaderParts       = "Fb-Parts" // answer to a question about the fleet: how many messages it has; absent means 1
-	HeaderJob         = "Fb-Job"   // reply to a training request: the job's id, which is the body too
+	HeaderParts       = "Fb-Parts"    // answer to a question about the fleet: how many messages it has; absent means 1
+	HeaderJob         = "Fb-Job"      // reply to a training request: the job's id, which is the body too
+	HeaderPriority    = "Fb-Priority" // training, at the router's door: high, normal or low
 	HeaderMsgID       = "Nats-Msg-Id"
 )
 
@@ -184,6 +185,38 @@ func (r Request) Check() error {
 		return Errorf(CodeBadRequest, "%s, %s: an action needs an episode and a sequence from 1, found %q and %d", HeaderEpisode, HeaderSeq, r.Episode, r.Seq)
 	}
 	return nil
+}
+
+// Job makes the headers of a job, which its subject says the rest of, see [ParseJob].
+func (w *Headers) Job(r *Request) Header {
+	w.reset()
+	for _, h := range [...]struct{ k, v string }{{HeaderInbox, r.Inbox}, {HeaderKey, r.Key}, {HeaderType, r.ContentType}, {HeaderTrace, r.Traceparent}} {
+		w.set(h.k, h.v)
+	}
+	return w.h
+}
+
+// ParseJob reads a job from its subject and its headers. What the subject says need not stand
+// in the headers; where it does, it must be the same. Unknown headers are ignored.
+func ParseJob(s Subject, h Header) (Request, error) {
+	if s.Kind != KindJob {
+		return Request{}, Errorf(CodeBadRequest, "subject kind %q is not that of a job", shorten(string(s.Kind)))
+	}
+	g := headerReader{h: h}
+	r := Request{ID: s.ID, Class: Training, Task: s.Task, Origin: s.Origin, Left: NoDeadline, Attempt: int(g.number(HeaderAttempt, 1, maxAttempt)),
+		Inbox: g.text(HeaderInbox), Key: g.text(HeaderKey), ContentType: g.text(HeaderType), Traceparent: g.text(HeaderTrace)}
+	if len(h[HeaderLeft]) > 0 {
+		r.Left = time.Duration(g.number(HeaderLeft, 0, math.MaxInt64/uint64(time.Millisecond))) * time.Millisecond
+	}
+	for _, x := range [...]struct{ key, want string }{{HeaderID, s.ID}, {HeaderClass, string(Training)}, {HeaderTask, s.Task}, {HeaderOrigin, s.Origin}} {
+		if len(h[x.key]) > 0 && g.text(x.key) != x.want {
+			g.fail(x.key, h[x.key][0], x.want+", as in the subject, or no such header")
+		}
+	}
+	if g.err != nil {
+		return Request{}, g.err
+	}
+	return r, r.Check()
 }
 
 // ParseRequest reads a request from NATS headers. Unknown headers are ignored; a

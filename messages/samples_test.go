@@ -121,6 +121,12 @@ func samples() []sample {
 			V: 1, ID: "Q8ZT0pT7mEo1xvXyBc0001", Task: "train", Origin: "lab", Site: "main", State: GoalAborted, Attempt: 3, Agent: "cloud-1",
 			Result: []byte{0, 1, 254, 255}, Type: "application/octet-stream", Code: CodeBackendFailed, Reason: "exit status 1", Created: aTime,
 		}, newOf[Job]()},
+		{"job-2", &Job{
+			V: 1, ID: "Q8ZT0pT7mEo1xvXyBc0001", Task: "train", Origin: "lab", Site: "main", State: GoalExecuting, Attempt: 3, Agent: "cloud-1", Created: aTime,
+			Priority: High, Inc: aFence, Free: 1, Pause: 1500, Checkpoint: &Checkpoint{Name: "j.2.4", Attempt: 2, Number: 7, Size: 1 << 30, Digest: "SHA-256=abc"},
+			History: []JobAttempt{{Attempt: 1, Agent: "cloud-2", Code: CodeBackendFailed, Reason: "exit status 1"}, {Attempt: 2}}, Redriven: 1,
+		}, newOf[Job]()},
+		{"task-entry-retry", &TaskEntry{V: 1, Task: Task{Name: "train", Class: Training, RetryPause: 500, RetryMost: 60_000}}, newOf[TaskEntry]()},
 		{"progress", &Progress{V: 1, Job: "Q8ZT0pT7mEo1xvXyBc0001", Agent: "cloud-1", Attempt: 2, Done: 0.25, Note: "epoch 3"}, newOf[Progress]()},
 		{"outcome", &Outcome{
 			V: 1, ID: "a1", Task: "hold", Agent: "r1", Inc: aFence, Episode: "ep-7", Seq: 12, State: GoalSucceeded, Code: CodeStale, Reason: "why", Service: 1.25,

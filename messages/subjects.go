@@ -30,6 +30,8 @@ const (
 	KindRequest   Kind = "req"     // any client → router service: an inference or training request
 	KindAct       Kind = "act"     // any client → router service: an action; on the wire "req.action"
 	KindWork      Kind = "q"       // client → stream: a request that waits for an executor
+	KindJob       Kind = "jobs"    // client → stream: a job, until its end
+	KindJobLog    Kind = "joblog"  // agent → stream: what a running job has to say, lines of text
 	KindIntent    Kind = "intent"  // client → journal: an action about to be sent
 	KindQueued    Kind = "queued"  // client → journal: an action that waits for its robot; and, by either, what settles it
 	KindWake      Kind = "wake"    // client → robot: something waits for it in the journal
@@ -79,6 +81,8 @@ var layouts = []struct {
 	{KindCancel, []string{"cancel", "{agent}", "{origin}"}},
 	{KindReply, []string{"res", "{agent}", "{origin}", "{id}"}},
 	{KindWork, []string{"q", "{class}", "{task}", "{origin}", "{id}"}},
+	{KindJob, []string{"jobs", "{priority}", "{task}", "{origin}", "{id}"}},
+	{KindJobLog, []string{"joblog", "{agent}", "{id}"}},
 	{KindIntent, []string{"journal", "intent", "{agent}", "{origin}", "{id}"}},
 	{KindQueued, []string{"journal", "queued", "{agent}", "{origin}", "{id}"}},
 	{KindWake, []string{"wake", "{agent}", "{origin}"}},
@@ -112,6 +116,8 @@ type Subject struct {
 	Class  Class
 	Task   string
 	ID     string // request, job or key; the verb of a control request; the kind of an event
+
+	Priority Priority // of a job
 }
 
 func (s *Subject) field(token string) *string {
@@ -124,6 +130,8 @@ func (s *Subject) field(token string) *string {
 		return (*string)(&s.Class)
 	case "{task}":
 		return &s.Task
+	case "{priority}":
+		return (*string)(&s.Priority)
 	case "{id}":
 		return &s.ID
 	}
@@ -186,11 +194,16 @@ func (s Subject) Check() error {
 		if f == nil {
 			continue
 		}
-		if t == "{class}" {
-			if err := s.Class.Check("class"); err != nil {
-				return err
-			}
-		} else if err := CheckName(strings.Trim(t, "{}"), *f); err != nil {
+		var err error
+		switch t {
+		case "{class}":
+			err = s.Class.Check("class")
+		case "{priority}":
+			err = s.Priority.Check("priority")
+		default:
+			err = CheckName(strings.Trim(t, "{}"), *f)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -228,11 +241,11 @@ func ParseSubject(subject string) (Subject, error) {
 }
 
 func match(kind Kind, want, got []string) (Subject, bool) {
-	s := Subject{Kind: kind, Fleet: got[1], Site: got[2]}
-	got = got[3:]
-	if len(got) != len(want) {
-		return s, false
+	got, head := got[3:], got
+	if len(got) != len(want) || want[0][0] != '{' && want[0] != got[0] {
+		return Subject{}, false // most kinds: the first token tells
 	}
+	s := Subject{Kind: kind, Fleet: head[1], Site: head[2]}
 	for i, t := range want {
 		if f := s.field(t); f != nil {
 			*f = got[i]
@@ -243,7 +256,17 @@ func match(kind Kind, want, got []string) (Subject, bool) {
 	return s, true
 }
 
-// WorkPattern matches all work of a class in a site: what its stream captures. With a
+// JobPattern matches all jobs of a site: what their stream captures. With a task it is the
+// filter of the task's consumer for a priority.
+func JobPattern(fleet, site string, p Priority, task string) string {
+	s := Root + "." + fleet + "." + site + ".jobs."
+	if task != "" {
+		s += string(p) + "." + task + "."
+	}
+	return s + ">"
+}
+
+// WorkPattern matches all inferences of a site: what their stream captures. With a
 // task it is the filter of the task's consumer.
 func WorkPattern(fleet, site string, class Class, task string) string {
 	p := Root + "." + fleet + "." + site + ".q." + string(class) + "."

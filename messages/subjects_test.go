@@ -10,7 +10,7 @@ func subjectOf(kind Kind) Subject {
 	s := Subject{Kind: kind, Fleet: "demo", Site: DefaultSite}
 	for _, t := range layout(kind) {
 		if f := s.field(t); f != nil {
-			*f = map[string]string{"{agent}": "edge-1", "{origin}": "lab", "{class}": "inference", "{task}": "detect", "{id}": "a1"}[t]
+			*f = map[string]string{"{agent}": "edge-1", "{origin}": "lab", "{class}": "inference", "{task}": "detect", "{id}": "a1", "{priority}": "high"}[t]
 		}
 	}
 	return s
@@ -39,6 +39,8 @@ func TestSubjectLayouts(t *testing.T) {
 		KindRequest:   "fb.demo.main.req.inference.lab.detect",
 		KindAct:       "fb.demo.main.req.action.lab.edge-1.detect",
 		KindWork:      "fb.demo.main.q.inference.detect.lab.a1",
+		KindJob:       "fb.demo.main.jobs.high.detect.lab.a1",
+		KindJobLog:    "fb.demo.main.joblog.edge-1.a1",
 		KindIntent:    "fb.demo.main.journal.intent.edge-1.lab.a1",
 		KindOutcome:   "fb.demo.main.journal.outcome.edge-1.lab.a1",
 		KindQueued:    "fb.demo.main.journal.queued.edge-1.lab.a1",

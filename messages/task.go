@@ -12,31 +12,33 @@ type Task struct {
 	Name        string            `msgpack:"n" json:"name"`
 	Class       Class             `msgpack:"c" json:"class"`
 	Demand      Resources         `msgpack:"d" json:"demand"`
-	Work        *float64          `msgpack:"w,omitempty" json:"work_gflop,omitempty"`    // GFLOP a request; nil: the number of Demand.Compute
-	Transfer    *float64          `msgpack:"x,omitempty" json:"transfer_kbit,omitempty"` // kbit a request; nil: the number of Demand.Storage
-	Limit       float64           `msgpack:"l" json:"limit_ms"`                          // ms; the delay it must not pass; 0: none
-	Cost        float64           `msgpack:"fc,omitempty" json:"cost"`                   // fixed cost per hour
-	Replicas    int               `msgpack:"r,omitempty" json:"replicas"`                // with PerFleet; 0 means 1
-	Per         Per               `msgpack:"pe,omitempty" json:"per,omitempty"`          // one replica for each …
-	Priority    int               `msgpack:"pr,omitempty" json:"priority,omitempty"`     // the higher keeps its place longer
-	Tiers       []Tier            `msgpack:"t,omitempty" json:"tiers,omitempty"`         // where it may run; empty: everywhere
-	Sites       []string          `msgpack:"s,omitempty" json:"sites,omitempty"`         // likewise
-	Labels      map[string]string `msgpack:"lb,omitempty" json:"labels,omitempty"`       // labels that an environment must have
-	Prefer      *Preference       `msgpack:"pf,omitempty" json:"prefer,omitempty"`       // where it would rather run; nil: no matter
-	Robot       string            `msgpack:"ro,omitempty" json:"robot,omitempty"`        // pinned to this agent
-	Colocate    bool              `msgpack:"co,omitempty" json:"colocate,omitempty"`     // two replicas may share an environment
-	MovePrice   *float64          `msgpack:"mp,omitempty" json:"move_price,omitempty"`   // score that moving a replica must gain; nil: the coordinator's
-	Interrupt   Interrupt         `msgpack:"in,omitempty" json:"interrupt,omitempty"`    // whether it may pause where old and new do not both fit
-	Delivery    Delivery          `msgpack:"dl,omitempty" json:"delivery,omitempty"`     // inference: "" means Durable
-	Handler     string            `msgpack:"h,omitempty" json:"handler,omitempty"`       // what serves it; "" means the task's name
-	Concurrency int               `msgpack:"cc,omitempty" json:"concurrency,omitempty"`  // requests at once per replica; 0 means 1
-	MaxAttempts int               `msgpack:"ma,omitempty" json:"max_attempts,omitempty"` // 0 means DefaultMaxAttempts
-	Deadline    float64           `msgpack:"dd,omitempty" json:"deadline_ms,omitempty"`  // ms a caller waits by default; 0: see CallerDeadline
-	Idempotent  bool              `msgpack:"ip,omitempty" json:"idempotent,omitempty"`   // inference: a late request may be sent to a second replica as well
-	OnLinkLoss  string            `msgpack:"ll,omitempty" json:"on_link_loss,omitempty"` // action: LinkStop ("" too), LinkContinue, or the name of a hook of the agent
-	MaxBatch    int               `msgpack:"mb,omitempty" json:"max_batch,omitempty"`    // inference: requests that the handler takes at once; 0 and 1: one by one
-	MaxWait     float64           `msgpack:"mw,omitempty" json:"max_wait_ms,omitempty"`  // ms that the first of a batch waits for others; 0 means DefaultMaxWait
-	Revision    uint64            `msgpack:"rv,omitempty" json:"revision,omitempty"`     // of the KV entry that it was read from; filled in by the reader
+	Work        *float64          `msgpack:"w,omitempty" json:"work_gflop,omitempty"`      // GFLOP a request; nil: the number of Demand.Compute
+	Transfer    *float64          `msgpack:"x,omitempty" json:"transfer_kbit,omitempty"`   // kbit a request; nil: the number of Demand.Storage
+	Limit       float64           `msgpack:"l" json:"limit_ms"`                            // ms; the delay it must not pass; 0: none
+	Cost        float64           `msgpack:"fc,omitempty" json:"cost"`                     // fixed cost per hour
+	Replicas    int               `msgpack:"r,omitempty" json:"replicas"`                  // with PerFleet; 0 means 1
+	Per         Per               `msgpack:"pe,omitempty" json:"per,omitempty"`            // one replica for each …
+	Priority    int               `msgpack:"pr,omitempty" json:"priority,omitempty"`       // the higher keeps its place longer
+	Tiers       []Tier            `msgpack:"t,omitempty" json:"tiers,omitempty"`           // where it may run; empty: everywhere
+	Sites       []string          `msgpack:"s,omitempty" json:"sites,omitempty"`           // likewise
+	Labels      map[string]string `msgpack:"lb,omitempty" json:"labels,omitempty"`         // labels that an environment must have
+	Prefer      *Preference       `msgpack:"pf,omitempty" json:"prefer,omitempty"`         // where it would rather run; nil: no matter
+	Robot       string            `msgpack:"ro,omitempty" json:"robot,omitempty"`          // pinned to this agent
+	Colocate    bool              `msgpack:"co,omitempty" json:"colocate,omitempty"`       // two replicas may share an environment
+	MovePrice   *float64          `msgpack:"mp,omitempty" json:"move_price,omitempty"`     // score that moving a replica must gain; nil: the coordinator's
+	Interrupt   Interrupt         `msgpack:"in,omitempty" json:"interrupt,omitempty"`      // whether it may pause where old and new do not both fit
+	Delivery    Delivery          `msgpack:"dl,omitempty" json:"delivery,omitempty"`       // inference: "" means Durable
+	Handler     string            `msgpack:"h,omitempty" json:"handler,omitempty"`         // what serves it; "" means the task's name
+	Concurrency int               `msgpack:"cc,omitempty" json:"concurrency,omitempty"`    // requests at once per replica; 0 means 1
+	MaxAttempts int               `msgpack:"ma,omitempty" json:"max_attempts,omitempty"`   // 0 means DefaultMaxAttempts
+	Deadline    float64           `msgpack:"dd,omitempty" json:"deadline_ms,omitempty"`    // ms a caller waits by default; 0: see CallerDeadline
+	Idempotent  bool              `msgpack:"ip,omitempty" json:"idempotent,omitempty"`     // inference: a late request may be sent to a second replica as well
+	OnLinkLoss  string            `msgpack:"ll,omitempty" json:"on_link_loss,omitempty"`   // action: LinkStop ("" too), LinkContinue, or the name of a hook of the agent
+	MaxBatch    int               `msgpack:"mb,omitempty" json:"max_batch,omitempty"`      // inference: requests that the handler takes at once; 0 and 1: one by one
+	MaxWait     float64           `msgpack:"mw,omitempty" json:"max_wait_ms,omitempty"`    // ms that the first of a batch waits for others; 0 means DefaultMaxWait
+	RetryPause  float64           `msgpack:"rp,omitempty" json:"retry_pause_ms,omitempty"` // training: ms before a job that failed is begun again, doubling; 0 means DefaultRetryPause
+	RetryMost   float64           `msgpack:"rm,omitempty" json:"retry_most_ms,omitempty"`  // training: ms that this pause grows to; 0 means DefaultRetryMost
+	Revision    uint64            `msgpack:"rv,omitempty" json:"revision,omitempty"`       // of the KV entry that it was read from; filled in by the reader
 }
 
 // Per says for what there is to be one replica each.
@@ -91,6 +93,35 @@ const (
 	DefaultMaxWait = 5 * time.Millisecond
 	MaxBatchWait   = 10 * time.Second
 )
+
+// The pauses before a job that failed is begun again, where the task does not say: a body
+// that fails at once must not spin, and what helps (a disk that is full, a dataset that is
+// not there yet) takes minutes.
+const (
+	DefaultRetryPause = time.Second
+	DefaultRetryMost  = time.Minute
+)
+
+// MaxRetryPause bounds what a task may say, ms: a day.
+const MaxRetryPause = 86_400_000
+
+// RetryAfter is the pause after the n-th attempt that failed, n from 1.
+func (t Task) RetryAfter(n int) time.Duration {
+	first, most := DefaultRetryPause, DefaultRetryMost
+	if t.RetryPause > 0 {
+		first = Millis(t.RetryPause)
+	}
+	if t.RetryMost > 0 {
+		most = Millis(t.RetryMost)
+	} else {
+		most = max(most, first)
+	}
+	d := first
+	for i := 1; i < n && d < most; i++ {
+		d *= 2
+	}
+	return min(d, most)
+}
 
 // WorkGFLOP is the work of one request.
 func (t Task) WorkGFLOP() float64 {
@@ -197,6 +228,8 @@ func (t Task) Check(prefix string) error {
 		{"concurrency", "", float64(t.Concurrency), MaxConcurrency},
 		{"max_attempts", "", float64(t.MaxAttempts), 1000},
 		{"max_batch", "", float64(t.MaxBatch), MaxConcurrency},
+		{"retry_pause", "ms", t.RetryPause, MaxRetryPause},
+		{"retry_most", "ms", t.RetryMost, MaxRetryPause},
 		{"max_wait", "ms", t.MaxWait, float64(MaxBatchWait / time.Millisecond)},
 	} {
 		if err := CheckAmount(prefix+a.field, a.v, 0, a.hi, a.unit); err != nil {
@@ -253,6 +286,9 @@ func (t Task) Check(prefix string) error {
 	}
 	if err := t.checkBatch(prefix); err != nil {
 		return err
+	}
+	if (t.RetryPause > 0 || t.RetryMost > 0) && t.Class != Training {
+		return Errorf(CodeBadRequest, "%sretry_pause, retry_most: found them on a task of class %s; only jobs wait before they are begun again, so leave them out", prefix, t.Class)
 	}
 	if t.OnLinkLoss != "" {
 		if t.Class != Action {

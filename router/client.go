@@ -41,6 +41,7 @@ type Client struct {
 	tasks   tasks
 	outbox  outbox
 	alarms  bus.Alarms // of flights
+	ends    ends
 
 	begun   atomic.Bool
 	running chan struct{} // closed when subscriptions stand
@@ -126,6 +127,7 @@ func (c *Client) Run(ctx context.Context) (err error) {
 	defer c.nc.RemoveStatusListener(status)
 	loops.Go(func() { c.prober.run(ctx) })
 	loops.Go(func() { c.streams.run(ctx, c) })
+	loops.Go(func() { c.remind(ctx) })
 	loops.Go(func() { c.followRoutes(ctx) })
 	close(c.running)
 	for {

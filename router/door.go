@@ -98,7 +98,7 @@ func (s *Service) serve(q caller) (messages.Reply, []byte) {
 		if key == "" {
 			key = h.id // the caller's own id makes a repeated submission the same job
 		}
-		id, bad := s.client.submit(ctx, at.Origin, Job{Task: at.Task, Body: body, Key: key, ContentType: h.contentType, Traceparent: h.trace})
+		id, bad := s.client.submit(ctx, at.Origin, Job{Task: at.Task, Body: body, Key: key, ContentType: h.contentType, Traceparent: h.trace, Priority: messages.Priority(h.priority)})
 		if out.Err = bad; bad != nil {
 			return out, nil
 		}
@@ -176,7 +176,7 @@ func status(c messages.Code) int {
 
 // doorHeader is what a caller may say of its request.
 type doorHeader struct {
-	id, key, episode, contentType, trace string
+	id, key, episode, contentType, trace, priority string
 
 	left          time.Duration // 0: the task's own
 	seq           uint64
@@ -200,6 +200,7 @@ func parseDoor(h messages.Header) (doorHeader, error) {
 	}{
 		{messages.HeaderID, &d.id, true}, {messages.HeaderKey, &d.key, true}, {messages.HeaderEpisode, &d.episode, true},
 		{messages.HeaderType, &d.contentType, false}, {messages.HeaderTrace, &d.trace, false},
+		{messages.HeaderPriority, &d.priority, false},
 	} {
 		v := h[x.key]
 		if len(v) == 0 {

@@ -18,8 +18,10 @@ func (f *fleet) change(id string, mod func(*messages.Job)) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	job, bad := readJob(ctxFor(f.t), kv, id)
-	if bad != nil {
+	job, _, bad := readJob(ctxFor(f.t), kv, id)
+	if messages.CodeOf(bad) == messages.CodeNotFound {
+		job = messages.Job{ID: id, Task: "learn", Origin: "tester", Site: "main", State: messages.GoalAccepted}
+	} else if bad != nil {
 		f.t.Fatal(bad)
 	}
 	mod(&job)
@@ -35,7 +37,7 @@ func (f *fleet) change(id string, mod func(*messages.Job)) {
 // queued returns the work items in the training queue.
 func (f *fleet) queued() []*jetstream.RawStreamMsg {
 	f.t.Helper()
-	s, err := f.bus.JS.Stream(ctxFor(f.t), "FB__f__main__training")
+	s, err := f.bus.JS.Stream(ctxFor(f.t), "FB__f__main__jobs")
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -65,10 +67,14 @@ func TestSubmit(t *testing.T) {
 		t.Fatalf("got %+v, %v", job, err)
 	}
 	work := f.queued()
-	if len(work) != 1 || work[0].Subject != "fb.f.main.q.training.learn.tester."+id || string(work[0].Data) != "epochs=1" {
+	if len(work) != 1 || work[0].Subject != "fb.f.main.jobs.normal.learn.tester."+id || string(work[0].Data) != "epochs=1" {
 		t.Fatalf("got %+v", work)
 	}
-	req, err := messages.ParseRequest(messages.Header(work[0].Header))
+	at, err := messages.ParseSubject(work[0].Subject)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := messages.ParseJob(at, messages.Header(work[0].Header))
 	if err != nil || req.ID != id || req.Left != messages.NoDeadline || req.Inbox != "" || req.ContentType != "text/plain" {
 		t.Fatalf("got %+v, %v", req, err)
 	}
@@ -107,53 +113,34 @@ func TestSubmitAgain(t *testing.T) {
 	}
 }
 
-// A submitter died between the record and the queue: submitting again heals it.
-func TestSubmitHeals(t *testing.T) {
+// One that has ended and has left its queue is not begun again.
+func TestSubmitAgainAfterItsEnd(t *testing.T) {
 	f := newFleet(t)
 	f.plan(task(messages.Training, "learn", "cloud"))
 	c := f.client()
-	kv, err := f.bus.KV(ctxFor(t), bus.Jobs)
+	id, err := c.Submit(ctxFor(t), Job{Task: "learn", Key: "run-7"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := jobID("tester", "run-7")
-	if _, _, _, bad := record(ctxFor(t), kv, messages.Job{ID: id, Task: "learn", Origin: "tester", Site: "main", State: messages.GoalAccepted}); bad != nil {
-		t.Fatal(bad)
+	f.change(id, func(j *messages.Job) { j.State, j.Attempt = messages.GoalSucceeded, 1 })
+	w, err := c.work(ctxFor(t), messages.Subject{ID: id})
+	for range 2 {
+		if err == nil {
+			err = f.bus.Remove(ctxFor(t), w)
+		}
 	}
-	if got, err := c.Submit(ctxFor(t), Job{Task: "learn", Key: "run-7"}); err != nil || got != id {
-		t.Fatalf("got %s, %v", got, err)
-	}
-	if n := len(f.queued()); n != 1 {
-		t.Fatalf("%d are queued", n)
-	}
-}
-
-// A job that still waits when the stream has forgotten its message id is not queued a
-// second time: each copy would use up one of its attempts.
-func TestSubmitAgainAfterTheStreamForgot(t *testing.T) {
-	f := newFleet(t)
-	f.plan(task(messages.Training, "learn", "cloud"))
-	c := f.client()
-	kv, err := f.bus.KV(ctxFor(t), bus.Jobs)
 	if err != nil {
-		t.Fatal(err)
-	}
-	id := jobID("tester", "run-7")
-	if _, _, _, bad := record(ctxFor(t), kv, messages.Job{ID: id, Task: "learn", Origin: "tester", Site: "main", State: messages.GoalAccepted}); bad != nil {
-		t.Fatal(bad)
-	}
-	if err := f.bus.Stream(ctxFor(t), "main", messages.Training); err != nil {
-		t.Fatal(err)
-	}
-	// Under another message id the stream knows it as little as after its window.
-	if _, err := f.bus.JS.Publish(ctxFor(t), "fb.f.main.q.training.learn.tester."+id, nil, jetstream.WithMsgID("forgotten")); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := c.Submit(ctxFor(t), Job{Task: "learn", Key: "run-7"}); err != nil || got != id {
 		t.Fatalf("got %s, %v", got, err)
 	}
-	if n := len(f.queued()); n != 1 {
+	if n := len(f.queued()); n != 0 {
 		t.Fatalf("%d are queued", n)
+	}
+	// Nor does it wait for what was told already.
+	if job, err := c.Do(ctxFor(t), Job{Task: "learn", Key: "run-7"}, nil); err != nil || job.State != messages.GoalSucceeded {
+		t.Fatalf("got %+v, %v", job, err)
 	}
 }
 
@@ -162,7 +149,7 @@ func TestSubmitRefused(t *testing.T) {
 	f := newFleet(t)
 	f.plan(task(messages.Training, "learn", "cloud"))
 	if _, err := f.bus.JS.CreateStream(ctxFor(t), jetstream.StreamConfig{
-		Name: "FB__f__main__training", Subjects: []string{"fb.f.main.q.training.>"}, MaxMsgSize: 10,
+		Name: "FB__f__main__jobs", Subjects: []string{"fb.f.main.jobs.>"}, MaxMsgSize: 10,
 	}); err != nil {
 		t.Fatal(err)
 	}

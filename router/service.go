@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -82,13 +83,22 @@ func (s *Service) Run(ctx context.Context) error {
 	ended := make(chan error, 1)
 	go func() { ended <- s.client.Run(inner) }()
 	defer s.staff.close() // when the last request has ended
+	sweeper, err := NewSweeper(s.nc, s.cfg)
+	if err != nil {
+		cancel()
+		return errors.Join(err, <-ended)
+	}
+	var sweeping sync.WaitGroup
+	sweeping.Go(func() { _ = sweeper.Run(inner) }) // it fails only for a second call
+	defer sweeping.Wait()
+	defer cancel()
 	finish := func() error {
 		cancel()
 		return <-ended
 	}
 
 	ready, done := context.WithTimeout(ctx, readyWait)
-	err := s.client.Ready(ready)
+	err = s.client.Ready(ready)
 	done()
 	if ctx.Err() != nil {
 		return finish()

@@ -26,21 +26,25 @@ func (c *Client) Wait(ctx context.Context, id string, onProgress func(messages.P
 	if job.State.Ended() || err != nil && messages.CodeOf(err) != messages.CodeUnavailable {
 		return job, err
 	}
+	watching, unwatch := context.WithCancel(ctx)
+	defer unwatch()
+	var changes <-chan jetstream.KeyValueEntry
+	if w := c.watchJob(watching, unwatch, id); w != nil {
+		defer func() { _ = w.Stop() }() // it fails only where the watcher is gone already
+		changes = w.Updates()
+	}
+	return c.follow(ctx, id, onProgress, job, changes)
+}
+
+// follow waits for the end of a job: for a change of its record or the next look.
+func (c *Client) follow(ctx context.Context, id string, onProgress func(messages.Progress), job messages.Job, changes <-chan jetstream.KeyValueEntry) (messages.Job, error) {
 	reports, stop, err := c.progress(id, onProgress != nil)
 	if err != nil {
 		return job, err
 	}
 	defer stop()
-
 	poll := time.NewTicker(jobPoll)
 	defer poll.Stop()
-	var changes <-chan jetstream.KeyValueEntry
-	watching, unwatch := context.WithCancel(ctx)
-	defer unwatch()
-	if w := c.watchJob(watching, unwatch, id); w != nil {
-		defer func() { _ = w.Stop() }() // it fails only where the watcher is gone already
-		changes = w.Updates()
-	}
 	for {
 		select {
 		case p := <-reports:

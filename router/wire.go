@@ -18,6 +18,7 @@ import (
 //
 //	p.<id>                    the stream's word on request id
 //	d.<id>.<attempt>.<agent>  the agent's word on what was sent to it straight
+//	j.<id>                    the stream's word on job id
 //	b.<seq>                   the agent's answer to a probe
 //	q.<id>, w.<id>            the journal's word on an action that waits, or its withdrawal
 //	c.<site>.<task>           the state of the queue of a task
@@ -152,6 +153,10 @@ func (c *Client) onResult(m *nats.Msg, subjects *subjectCache) {
 		c.note("res", messages.Errorf(messages.CodeBadRequest, "agent %s signs as %s", s.Agent, r.Agent))
 		return
 	}
+	if r.Job != "" {
+		c.jobEnded(s, r, m.Data)
+		return
+	}
 	f, ok := c.flying(r.ID)
 	if !ok {
 		c.overtaken(s, r)
@@ -207,6 +212,8 @@ func (c *Client) onReply(m *nats.Msg) {
 		if err := c.answered(rest, m); err != nil {
 			c.note("do", err)
 		}
+	case "j":
+		c.jobAcked(rest, m)
 	case "b":
 		if err := c.prober.answer(rest, m); err != nil {
 			c.note("probe", err)

@@ -3,6 +3,7 @@ package backend
 import (
 	"context"
 	"fmt"
+	"io"
 
 	"github.com/fleetbus/fleetbus/messages"
 )
@@ -83,6 +84,24 @@ type Request struct {
 	// and should be whole in itself. An error is for the handler's information:
 	// payload_too_large, unavailable, or conflict after the end. The body is not kept.
 	Partial func(body []byte, contentType string) error
+
+	// Log keeps a line for whoever watches a job, now or later; with any other request it
+	// does nothing. It is never nil, costs little, and may be called from any goroutine while
+	// Serve runs. What comes faster than 64 KiB in a tenth of a second is dropped.
+	Log func(line string)
+
+	// Checkpoint stores what a job has done so far: all of r, in place of the checkpoint
+	// before. When it returns without an error, an attempt that begins after this one has
+	// died, on whatever agent, finds it with Restore; after an error the one before stands.
+	// It is never nil; one call at a time is carried out. Errors: bad_request where the
+	// request is no job, conflict where another attempt has the job now (ctx of Serve has
+	// ended then), unavailable.
+	Checkpoint func(ctx context.Context, r io.Reader) error
+
+	// Restore returns the newest checkpoint of the job, to be closed by the caller; nil where
+	// there is none, and the job begins from nothing. Its digest is checked as it is read: a
+	// read error means that it must not be used. It is never nil.
+	Restore func(ctx context.Context) (io.ReadCloser, error)
 
 	// Done, in a batch, is closed when nobody waits for this request any more; ctx goes on
 	// for the others. nil elsewhere.

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/fleetbus/fleetbus/coordinator"
 	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/router"
 	"github.com/nats-io/nuid"
 	"github.com/spf13/cobra"
 )
@@ -43,7 +45,13 @@ lease expires. Requests are served by the last plan even when none runs.`,
 				}
 				defer nc.Close()
 				log.Info("coordinator runs", "id", id, "fleet", a.fleet, "server", nc.ConnectedUrlRedacted())
+				// Where all clients are Go programs no router runs, and jobs need a sweeper.
+				sweeper, err := router.NewSweeper(nc, router.Config{Fleet: a.fleet, Origin: sweeperName(id), Replicas: replicas, Logger: log})
+				if err != nil {
+					return err
+				}
 				return supervise(ctx,
+					part{"sweeper of jobs", sweeper.Run},
 					part{"coordinator", coordinator.New(nc, coordinator.Config{
 						Fleet: a.fleet, ID: id, Replicas: replicas, LeaseTTL: lease, Logger: log, Version: versionString(), SystemEvents: system,
 					}).Run},
@@ -56,4 +64,11 @@ lease expires. Requests are served by the last plan even when none runs.`,
 	cmd.Flags().DurationVar(&lease, "lease-ttl", coordinator.DefaultLeaseTTL, "after how long another coordinator takes over from a dead leader, whole seconds")
 	cmd.Flags().BoolVar(&system, "system-events", false, "find dead agents sooner by what the server says of closed connections; the account must import it from the system account (docs/operations.md)")
 	return cmd
+}
+
+// sweeperName is how a coordinator's sweeper signs its questions to agents. Names have a
+// limit, and the coordinator's own may be as long as that.
+func sweeperName(id string) string {
+	const prefix = "sweeper-"
+	return prefix + strings.TrimRight(id[:min(len(id), messages.MaxName-len(prefix))], "-_")
 }

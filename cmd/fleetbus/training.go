@@ -11,7 +11,7 @@ import (
 
 func trainingCmd(a *app) *cobra.Command {
 	var r requestFlags
-	var key string
+	var key, priority string
 	var wait bool
 	cmd := &cobra.Command{
 		Use:   "training TASK",
@@ -22,7 +22,10 @@ the same --origin.`,
 		Args: exactArgs("TASK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if r.origin == "" {
-				r.origin = "cli" // the same every time: the key of a job counts per origin
+				r.origin = jobsOrigin
+			}
+			if err := messages.Priority(priority).Check("--priority"); err != nil {
+				return usageError{err}
 			}
 			body, err := r.prepare(cmd)
 			if err != nil {
@@ -31,7 +34,7 @@ the same --origin.`,
 			return a.client(cmd, r, func(ctx context.Context, c *router.Client) error {
 				var id string
 				err := r.whenPlaced(ctx, func() (err error) {
-					id, err = c.Submit(ctx, router.Job{Task: args[0], Key: key, Body: body, ContentType: r.contentType})
+					id, err = c.Submit(ctx, router.Job{Task: args[0], Key: key, Body: body, ContentType: r.contentType, Priority: messages.Priority(priority)})
 					return err
 				})
 				if err != nil {
@@ -54,6 +57,7 @@ the same --origin.`,
 	// Here it does not go with the request: a job has no deadline.
 	cmd.Flags().Lookup("deadline").Usage = "with --wait, how long to wait (default without end; the job goes on)"
 	cmd.Flags().StringVar(&key, "key", "", "your own `NAME` of the job: submitting it twice makes one job")
+	cmd.Flags().StringVar(&priority, "priority", string(messages.Normal), "high, normal or low: of the jobs that wait for the task the higher are begun first")
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait for the end, show progress, print the result")
 	return cmd
 }
@@ -69,7 +73,7 @@ func jobCmd(a *app) *cobra.Command {
 			if err := messages.CheckName("job", args[0]); err != nil {
 				return usageError{err}
 			}
-			r.origin = "cli"
+			r.origin = jobsOrigin
 			return a.client(cmd, r, func(ctx context.Context, c *router.Client) error {
 				if wait {
 					return a.follow(ctx, cmd, c, args[0], r.deadline)

@@ -52,6 +52,8 @@ func (d *decoder) task(n *yaml.Node, path string) (messages.Task, map[string]*ya
 		{"max_batch", d.whole(&t.MaxBatch, 1, messages.MaxConcurrency)},
 		{"max_wait", d.quantity(&t.MaxWait, Duration, float64(messages.MaxBatchWait.Milliseconds()))},
 		{"max_attempts", d.whole(&t.MaxAttempts, 1, 1000)},
+		{"retry_pause", d.quantity(&t.RetryPause, Duration, messages.MaxRetryPause)},
+		{"retry_most", d.quantity(&t.RetryMost, Duration, messages.MaxRetryPause)},
 		{"deadline", d.quantity(&t.Deadline, Duration, maxTime)},
 		{"idempotent", d.flag(&t.Idempotent)},
 		{"on_link_loss", d.label(&t.OnLinkLoss, "hook")},

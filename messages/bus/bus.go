@@ -74,6 +74,11 @@ func (b *Bus) known(name string) bool {
 	return b.have[name]
 }
 
+// Seen reports whether this Bus has seen the stream of a class in a site.
+func (b *Bus) Seen(site string, class messages.Class) bool {
+	return b.known(StreamName(b.Fleet, site, class))
+}
+
 func (b *Bus) remember(name string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

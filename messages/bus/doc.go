@@ -9,13 +9,14 @@
 //
 //   - inference: a work queue in memory, one message per (task, origin, key). A newer
 //     observation takes the place of an older one that still waits.
-//   - training: a work queue on disk. A job leaves it when its result is stored.
+//   - jobs: training, on disk, one message a job. A sweeper removes it after the job's end.
 //   - journal: intents and outcomes of actions, on disk, for a day.
 //   - mail: messages that wait for their receiver, on disk; and mailed, what became of them.
 //
 // # Kept once per fleet
 //
-//   - events: what happened, for people; bounded.
+//   - events: what happened, for people; bounded. Likewise joblogs: what jobs say.
+//   - checkpoints: an Object Store with what jobs have done so far.
 //   - buckets: desired (tasks, settings, drains), agents (registrations), placements
 //     (one document an agent), lease (who leads), routes (the plan for clients), jobs,
 //     data (records of named bodies), acks (who holds them).

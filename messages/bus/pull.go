@@ -36,7 +36,7 @@ func NakDelay(d time.Duration) []byte {
 	return append([]byte(`-NAK {"delay":`), strconv.FormatInt(d.Nanoseconds(), 10)+"}"...)
 }
 
-// PullSubject is where pulls from the consumer of a task are published. The client
+// PullSubject is where pulls from the consumer of a task (of [ConsumerName]) are published. The client
 // library's pulls are not used: they make a subscription and a goroutine per message,
 // or hold messages that nobody has a free slot for.
 func (b *Bus) PullSubject(site string, class messages.Class, task string) string {
@@ -69,6 +69,16 @@ func PullRequestFor(dst []byte, batch, rank int, expires time.Duration) []byte {
 		dst = append(dst, `,"idle_heartbeat":`...)
 		dst = strconv.AppendInt(dst, int64(PullHeartbeat), 10)
 	}
+	dst = append(dst, `,"group":"`+Group+`","priority":`...)
+	dst = strconv.AppendInt(dst, int64(rank), 10)
+	return append(dst, '}')
+}
+
+// ProbeRequest is PullRequestFor for a pull that the server answers at once where there
+// is nothing: with status 404, or 408 where others wait already.
+func ProbeRequest(dst []byte, batch, rank int) []byte {
+	dst = append(dst, `{"no_wait":true,"batch":`...)
+	dst = strconv.AppendInt(dst, int64(batch), 10)
 	dst = append(dst, `,"group":"`+Group+`","priority":`...)
 	dst = strconv.AppendInt(dst, int64(rank), 10)
 	return append(dst, '}')

@@ -20,18 +20,19 @@ const Group = "tier"
 //   - InferenceAckWait is short because the idle pulls of a frozen agent swallow
 //     requests until it is over; it is under the shortest deadline that a failover can
 //     still meet (1 s).
-//   - TrainingAckWait is long because a job is long and a second copy of it is waste;
-//     a third of it is the interval of progress, as above.
+//   - TrainingAckWait is long because a job is long and a second copy of it is waste. It
+//     outlasts the election of a stream's leader (4 to 9 s), during which nobody's report is
+//     confirmed. An executor that is known to be dead is not waited for: see router/sweep.
+//   - TrainingProgress: four reports fit into the ack wait, so three may be lost.
+//   - LeaseMargin is how long before the end of the ack wait an executor whose reports are
+//     not confirmed ends its handler: when another one begins, this one is to be over.
 const (
 	InferenceAckWait  = 300 * time.Millisecond
 	InferenceProgress = InferenceAckWait / 3
-	TrainingAckWait   = 9 * time.Second
-	TrainingProgress  = TrainingAckWait / 3
+	TrainingAckWait   = 15 * time.Second
+	TrainingProgress  = 3 * time.Second
+	LeaseMargin       = 2 * time.Second
 )
-
-// TrainingDedupe is how long the server drops a second submission of the same job by
-// itself. After it, the job's record does: a submitter writes that first.
-const TrainingDedupe = 10 * time.Minute
 
 // maxConsumers lifts the server's default of 1,000 consumers a stream: one per task
 // (and for a bucket one per watcher). It must be positive: −1 counts as unset.
@@ -53,11 +54,26 @@ const (
 	eventsMaxMsgs  = 10_000
 )
 
+// What is kept of what running jobs say: a message has the lines of a tenth of a second at
+// most, so the last 1,000 of an agent for a job are those of the last 100 s at least, of a
+// job that says something every second those of 17 minutes.
+const (
+	logMaxPerJob = 1_000
+	logMaxBytes  = 256 << 20
+	logMaxAge    = 7 * 24 * time.Hour
+)
+
 // StreamName returns the name of the work stream of a class, or of the journal
 // (class action), in a site.
 func StreamName(fleet, site string, class messages.Class) string {
+	if class == messages.Training {
+		return "FB__" + fleet + "__" + site + "__jobs"
+	}
 	return "FB__" + fleet + "__" + site + "__" + string(class)
 }
+
+// LogStreamName returns the name of the stream with what a fleet's jobs say.
+func LogStreamName(fleet string) string { return "FB__" + fleet + "__joblogs" }
 
 // EventStreamName returns the name of a fleet's event stream.
 func EventStreamName(fleet string) string { return "FB__" + fleet + "__events" }
@@ -80,9 +96,15 @@ func streamConfig(fleet, site string, class messages.Class) jetstream.StreamConf
 		cfg.AllowMsgTTL = true
 		cfg.AllowDirect = true
 	case messages.Training:
-		cfg.Description = "fleetbus: training jobs that wait or run"
+		// No work queue: an acknowledgement, which every agent of a task may send for every
+		// other, must not be able to delete a job. There is one message per job; it stays until
+		// the job's end is stored and a sweeper removes it.
+		cfg.Description = "fleetbus: training jobs that wait or run, and dead letters"
+		cfg.Subjects = []string{messages.JobPattern(fleet, site, "", "")}
 		cfg.Storage = jetstream.FileStorage
-		cfg.Duplicates = TrainingDedupe
+		cfg.Retention = jetstream.LimitsPolicy
+		cfg.MaxMsgsPerSubject = 1
+		// No direct gets: that a job is not there is to be true.
 	case messages.Action:
 		cfg.Description = "fleetbus: journal of actions, intents and outcomes"
 		cfg.Subjects = []string{messages.JournalPattern(fleet, site)}
@@ -117,18 +139,42 @@ func (b *Bus) Events(ctx context.Context) error {
 	})
 }
 
+// JobLogs makes the stream with what a fleet's jobs say where it is missing.
+func (b *Bus) JobLogs(ctx context.Context) error {
+	return b.ensure(ctx, jetstream.StreamConfig{
+		Name:              LogStreamName(b.Fleet),
+		Description:       "fleetbus: what jobs said while they ran",
+		Subjects:          []string{b.Subject(messages.KindJobLog, "").String()},
+		Storage:           jetstream.FileStorage,
+		MaxMsgsPerSubject: logMaxPerJob,
+		MaxBytes:          logMaxBytes,
+		MaxAge:            logMaxAge,
+		MaxConsumers:      maxConsumers,
+		Discard:           jetstream.DiscardOld,
+	})
+}
+
+// ConsumerName is the name of the consumer of a task: one for inference, one per priority
+// for training. Names of tasks have no "__".
+func ConsumerName(task string, p messages.Priority) string {
+	if p == "" || p == messages.Normal {
+		return task
+	}
+	return task + "__" + string(p)
+}
+
 // consumerConfig is the one consumer that all replicas of a task in a site pull from,
 // the nearest first. Its MaxDeliver is unlimited: attempts are counted where the
 // reason is known (the job's record, the client's attempt machine), and a message past
 // MaxDeliver would stay in the queue without a word.
-func consumerConfig(fleet, site string, class messages.Class, task string) jetstream.ConsumerConfig {
-	wait := InferenceAckWait
+func consumerConfig(fleet, site string, class messages.Class, task string, p messages.Priority) jetstream.ConsumerConfig {
+	wait, filter := InferenceAckWait, messages.WorkPattern(fleet, site, class, task)
 	if class == messages.Training {
-		wait = TrainingAckWait
+		wait, filter = TrainingAckWait, messages.JobPattern(fleet, site, p, task)
 	}
 	return jetstream.ConsumerConfig{
-		Durable:        task,
-		FilterSubject:  messages.WorkPattern(fleet, site, class, task),
+		Durable:        ConsumerName(task, p),
+		FilterSubject:  filter,
 		AckPolicy:      jetstream.AckExplicitPolicy,
 		AckWait:        wait,
 		MaxDeliver:     -1,
@@ -141,22 +187,29 @@ func consumerConfig(fleet, site string, class messages.Class, task string) jetst
 
 // Consumer makes the consumer of a task in a site, and its stream, where they are
 // missing, and returns it for pulling.
+//
+// It is the one of normal priority; [Bus.ConsumerOf] has the others.
 func (b *Bus) Consumer(ctx context.Context, site string, class messages.Class, task string) (jetstream.Consumer, error) {
+	return b.ConsumerOf(ctx, site, class, task, messages.Normal)
+}
+
+// ConsumerOf is [Bus.Consumer] for a priority of training; inference has but the normal one.
+func (b *Bus) ConsumerOf(ctx context.Context, site string, class messages.Class, task string, p messages.Priority) (jetstream.Consumer, error) {
 	if err := b.Stream(ctx, site, class); err != nil {
 		return nil, err
 	}
-	cfg := consumerConfig(b.Fleet, site, class, task)
-	stream := StreamName(b.Fleet, site, class)
-	c, err := b.JS.Consumer(ctx, stream, task)
+	cfg := consumerConfig(b.Fleet, site, class, task, p)
+	stream, name := StreamName(b.Fleet, site, class), ConsumerName(task, p)
+	c, err := b.JS.Consumer(ctx, stream, name)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		c, err = b.JS.CreateConsumer(ctx, stream, cfg)
 		if errors.Is(err, jetstream.ErrConsumerExists) {
-			c, err = b.JS.Consumer(ctx, stream, task)
+			c, err = b.JS.Consumer(ctx, stream, name)
 		}
 	}
 	if err != nil {
 		b.Forget()
-		return nil, Explain(err, "make consumer "+task+" of stream "+stream)
+		return nil, Explain(err, "make consumer "+name+" of stream "+stream)
 	}
 	return c, nil
 }

@@ -84,7 +84,7 @@ func (p part) play(ctx context.Context) error {
 
 func (p part) server(ctx context.Context) error {
 	// What it logs is that another server is away; what is wrong with it Start returns.
-	o := embed.Options{Name: p.Name, Port: p.Port, StoreDir: p.Store, Logger: slog.New(slog.DiscardHandler)}
+	o := embed.Options{Name: p.Name, Port: p.Port, StoreDir: p.Store, SyncAlways: p.Sync, Logger: slog.New(slog.DiscardHandler)}
 	if p.Port == 0 {
 		o.Port = embed.RandomPort
 	}
@@ -132,6 +132,18 @@ func (p part) agent(ctx context.Context, log *slog.Logger) error {
 			return err
 		}
 		parts.Go(func() { barePuller(ctx, bare, &worker{service: p.Service}) })
+	}
+	if p.Jobs {
+		bare, err := bus.Connect(p.URL, p.Name+" by hand")
+		if err != nil {
+			return err
+		}
+		defer bare.Close()
+		parts.Go(func() {
+			if err := loopWorker(ctx, bare, &worker{service: p.Service}); err != nil {
+				log.Error("the loop by hand", "error", err)
+			}
+		})
 	}
 	fmt.Println("runs")
 	return a.Run(ctx)

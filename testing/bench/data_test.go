@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/testing/oip"
 )
 
@@ -37,6 +38,7 @@ func TestDataFigures(t *testing.T) {
 	}{
 		{[]string{"request", "--time", "10ms"}, []string{"direct/128 p50", "direct/301436 p99", "direct/c64 rate", "service/128 max"}},
 		{[]string{"durable", "--time", "10ms"}, []string{"inference/128 p50", "inference/128 rate"}},
+		{[]string{"jobs", "--time", "10ms", "--case", "loop"}, []string{"loop rate"}},
 		{[]string{"failover", "--kills", "1", "--case", "sigkill/direct,sigstop/durable"}, []string{"sigkill/direct p99", "sigstop/durable max"}},
 		{[]string{"openpi", "--time", "2s", "--kill", "700ms", "--clients", "3"}, []string{"droid p50", "droid added p99", "droid kills", "droid answers"}},
 		{[]string{"oip", "--time", "10ms"}, []string{"conformance checks passed", "tensor/32 p50", "bytes/301436 p99"}},
@@ -63,6 +65,7 @@ func TestDataFaults(t *testing.T) {
 	for _, bench := range [][]string{
 		{"request", "--case", "direct/128", "--time", "10ms"},
 		{"durable", "--time", "10ms"},
+		{"jobs", "--time", "10ms", "--case", "loop"},
 		{"failover", "--kills", "1", "--case", "sigkill/direct"},
 		{"openpi", "--time", "10s", "--kill", "0"},
 		{"exec", "--case", "fleet/128", "--time", "10ms"},
@@ -136,5 +139,18 @@ func TestOIPFaults(t *testing.T) {
 				t.Errorf("%v; it printed\n%s", err, out.String())
 			}
 		})
+	}
+}
+
+// What was promised before a power cut and does not hold is counted.
+func TestPowercutPromises(t *testing.T) {
+	p := &promises{stored: []string{"a", "b", "c", "d"}, ended: map[string]bool{"b": true, "c": true}}
+	states := map[string]messages.GoalState{"a": messages.GoalAccepted, "b": messages.GoalSucceeded, "c": messages.GoalExecuting, "x": messages.GoalSucceeded}
+	if lost, undone := p.broken(states); lost != 1 || undone != 1 {
+		t.Errorf("%d lost and %d undone, want 1 and 1", lost, undone)
+	}
+	states["c"], states["d"] = messages.GoalSucceeded, messages.GoalAccepted
+	if lost, undone := p.broken(states); lost != 0 || undone != 0 {
+		t.Errorf("%d lost and %d undone of what is all there", lost, undone)
 	}
 }

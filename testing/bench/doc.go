@@ -20,6 +20,10 @@
 //	oip [--time 15s] [--json]                          the conformance run of the Open Inference Protocol through the gateway, and what it
 //	                                                   costs against direct HTTP
 //	exec [--time 20s] [--json]                         a child process in Python against a Go handler, alone and in a fleet
+//	jobs [--time 12s] [--case loop,asynq] [--json]     jobs from submission to result, 64 under way: against a loop written by
+//	                                                   hand that stores work and result, and against asynq on Redis (peers/; make deps)
+//	powercut [--time 8s] [--case default,always] [--json]
+//	                                                   jobs acknowledged and lost when the server's machine loses power; as root, on Linux
 //	stop [--robots 50] [--rounds 5] [--cuts 10] [--json]    robots in real processes under load: until all have acknowledged a
 //	                                                   stop, and until one whose link is cut has stopped by itself
 //	sync [--environments 20] [--away 5] [--mb 200] [--json]
@@ -44,7 +48,12 @@
 //
 //	go run ./testing/bench multi --time 6s --update testing/bench/multi.csv
 //
-// request, durable and failover run in processes of their own over TCP: a server, agents, the client, beside the
+// powercut keeps the server's store on a file system of its own, in a file, and shuts it down under
+// the server without writing its journal (FS_IOC_SHUTDOWN, with which file systems are tested),
+// mounts it again and starts the server on what is left. It shows what is lost of what was not
+// synced. It does not show disks that say that they have written what they have not.
+//
+// request, durable, jobs and failover run in processes of their own over TCP: a server, agents, the client, beside the
 // loop that one would write by hand, in turns. They end with an error where an answer is missing or
 // is to another request; --fault plants such a fault in the agents.
 package main

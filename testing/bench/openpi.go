@@ -26,9 +26,9 @@ type openpiFlags struct {
 	json                bool
 }
 
-// side is how wide the pictures of an observation are: with 224 it has the 301,436 bytes
+// pictureSide is how wide the pictures of an observation are: with 224 it has the 301,436 bytes
 // of DROID's.
-const side = 224
+const pictureSide = 224
 
 // controlBudget is what an observation may take: an answer is a chunk of actions, and at
 // 15 Hz one of 15 lasts a second.
@@ -258,7 +258,7 @@ func (g *clients) ask(ctx, run context.Context, n int, door, direct string) {
 				return
 			}
 			next = next.Add(period / 2)
-			observation := policy.Observation(side, id)
+			observation := policy.Observation(pictureSide, id)
 			begun := time.Now()
 			answer, err := ways[i].c.Infer(ctx, observation)
 			took := time.Since(begun)

@@ -39,6 +39,8 @@ type part struct {
 	Store   string        `json:"store,omitempty"`   // server, holder: a directory
 	Service time.Duration `json:"service,omitempty"` // agent: that a request takes
 	Bare    bool          `json:"bare,omitempty"`    // agent: the hand-written loops run beside it
+	Sync    bool          `json:"sync,omitempty"`    // server: sync_interval: always
+	Jobs    bool          `json:"jobs,omitempty"`    // agent: the hand-written loop of jobs runs beside it
 	Fault   string        `json:"fault,omitempty"`   // agent: planted, see worker
 	Profile string        `json:"profile,omitempty"` // directory for a CPU profile
 	Kind    string        `json:"kind,omitempty"`    // agent: its backend, see handler; gateway: openpi or http

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"testing"
 	"time"
 )
@@ -28,6 +29,9 @@ func modelExec(t *testing.T, handler string, loads time.Duration) string {
 // model is such a model. It speaks the frames of agent/backend/execio, written a second
 // time as a user's program would. It ends with its input.
 func model(loads string) error {
+	if how, trains := strings.CutPrefix(loads, "train "); trains {
+		return trainer(how)
+	}
 	d, err := time.ParseDuration(loads)
 	if err != nil {
 		return err
@@ -37,15 +41,7 @@ func model(loads string) error {
 	if err := frame(out, map[string]any{"type": "ready"}, nil); err != nil {
 		return err
 	}
-	part := func() ([]byte, error) {
-		var n uint32
-		if err := order.Read(in, order.BigEndian, &n); err != nil {
-			return nil, err
-		}
-		b := make([]byte, n)
-		_, err := io.ReadFull(in, b)
-		return b, err
-	}
+	part := func() ([]byte, error) { return piece(in) }
 	for {
 		text, err := part()
 		if err != nil {
@@ -69,6 +65,17 @@ func model(loads string) error {
 			return err
 		}
 	}
+}
+
+// piece reads one of the two parts of a frame.
+func piece(in *bufio.Reader) ([]byte, error) {
+	var n uint32
+	if err := order.Read(in, order.BigEndian, &n); err != nil {
+		return nil, err
+	}
+	b := make([]byte, n)
+	_, err := io.ReadFull(in, b)
+	return b, err
 }
 
 func frame(out *bufio.Writer, header map[string]any, body []byte) error {

@@ -78,7 +78,7 @@ func TestEnsureMakesAll(t *testing.T) {
 			names = append(names, n)
 		}
 		slices.Sort(names)
-		want := []string{"FB__demo__events", "FB__demo__main__action", "FB__demo__main__inference", "FB__demo__main__training"}
+		want := []string{"FB__demo__events", "FB__demo__main__action", "FB__demo__main__inference", "FB__demo__main__jobs"}
 		for _, bucket := range bus.Buckets() {
 			want = append(want, "KV_"+bus.BucketName(fleet, bucket))
 		}

@@ -1,6 +1,7 @@
 package vtime_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -203,26 +204,24 @@ func TestPrioritizedPulls(t *testing.T) {
 	})
 }
 
-// A second submission of a job under the same id is dropped for ten minutes.
-func TestTrainingDedupe(t *testing.T) {
+// A second submission of a job is refused for as long as the first is there, also after
+// the server's memory of message ids.
+func TestOneMessageAJob(t *testing.T) {
 	bubble(t, func(t *testing.T, _ *natstest.Server, b *bus.Bus) {
 		check(t, b.Stream(within(t, time.Second), site, messages.Training))
-		s := b.Subject(messages.KindWork, site)
-		s.Class, s.Task, s.Origin, s.ID = messages.Training, task, origin, "job-1"
-		submit := func() bool {
-			m := &nats.Msg{Subject: s.String(), Header: nats.Header{messages.HeaderMsgID: {"job-1"}}}
-			return must[*jetstream.PubAck](t)(b.JS.PublishMsg(within(t, time.Second), m)).Duplicate
+		s := b.Subject(messages.KindJob, site)
+		s.Priority, s.Task, s.Origin, s.ID = messages.Normal, task, origin, "job-1"
+		submit := func() error {
+			_, err := b.JS.PublishMsg(within(t, time.Second), &nats.Msg{Subject: s.String()}, jetstream.WithExpectLastSequencePerSubject(0))
+			return err
 		}
-		if submit() {
-			t.Error("the first submission counts as a duplicate")
-		}
-		pass(bus.TrainingDedupe - time.Second)
-		if !submit() {
-			t.Error("a second submission within the window was stored")
-		}
-		pass(bus.TrainingDedupe + time.Second)
-		if submit() {
-			t.Error("a submission after the window counts as a duplicate")
+		check(t, submit())
+		for range 2 {
+			var api *jetstream.APIError
+			if err := submit(); !errors.As(err, &api) || api.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequence {
+				t.Errorf("a second submission: %v", err)
+			}
+			pass(24 * time.Hour)
 		}
 	})
 }

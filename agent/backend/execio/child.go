@@ -2,6 +2,7 @@ package execio
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fleetbus/fleetbus/agent/backend"
@@ -56,6 +58,8 @@ type frame struct {
 type call struct {
 	answers chan answer // capacity 1
 	req     *backend.Request
+	ctx     context.Context
+	storing atomic.Bool // a checkpoint of it
 }
 
 type answer struct {
@@ -229,9 +233,9 @@ func (c *child) handle(h header, body []byte) error {
 		return fmt.Errorf("its first frame is %s, expected ready", quote([]byte(h.Type)))
 	}
 	switch h.Type {
-	case typeResult, typeError, typeProgress, typePartial:
+	case typeResult, typeError, typeProgress, typePartial, typeLog, typeCheckpoint:
 	default:
-		return fmt.Errorf("frame type %s is not one we know; allowed are ready, result, error, progress, partial", quote([]byte(h.Type)))
+		return fmt.Errorf("frame type %s is not one we know; allowed are ready, result, error, progress, partial, log, checkpoint", quote([]byte(h.Type)))
 	}
 	c.mu.Lock()
 	call, known := c.calls[h.ID], h.ID > 0 && h.ID <= c.last
@@ -259,6 +263,14 @@ func (c *child) handle(h header, body []byte) error {
 			}
 		}
 		return nil
+	case typeLog:
+		if call.req.Log != nil {
+			call.req.Log(h.Message)
+		}
+		return nil
+	case typeCheckpoint:
+		c.checkpoint(h, call, body)
+		return nil
 	case typeError:
 		a = answer{err: childError(h)}
 	}
@@ -282,12 +294,12 @@ func childError(h header) error {
 	return messages.Errorf(code, "%s", text)
 }
 
-func (c *child) register(req *backend.Request) (uint64, <-chan answer) {
+func (c *child) register(ctx context.Context, req *backend.Request) (uint64, <-chan answer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.last++
 	answers := make(chan answer, 1)
-	c.calls[c.last] = &call{answers, req}
+	c.calls[c.last] = &call{answers: answers, req: req, ctx: ctx}
 	c.held[c.last] = true
 	return c.last, answers
 }
@@ -344,35 +356,6 @@ func (c *child) canceled() []frame {
 	}
 	c.cancels = c.cancels[:0]
 	return list
-}
-
-// listen passes lines on to the log.
-func (c *child) listen(r *os.File) {
-	const longest = 4096
-	buf := bufio.NewReaderSize(r, longest)
-	for {
-		line, _, err := buf.ReadLine() // a longer line comes in pieces
-		if err != nil {
-			return
-		}
-		if len(line) == 0 {
-			continue
-		}
-		c.mu.Lock()
-		c.line = string(line[:min(len(line), 256)])
-		c.mu.Unlock()
-		c.o.Logger.Info("child", "handler", c.o.Name, "process", c.process.Pid, "line", string(line))
-	}
-}
-
-// lastWords is the last line on standard error, for an error message.
-func (c *child) lastWords() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.line == "" {
-		return ""
-	}
-	return "; its last line on standard error: " + c.line
 }
 
 func (c *child) terminate() { c.signal(terminateGroup) }

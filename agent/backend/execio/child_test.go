@@ -141,6 +141,29 @@ func beChild(mode string) {
 			answer.body = make([]byte, 5000)
 		case "progress":
 			send(header{Type: typeProgress, ID: h.ID, Done: 0.5, Note: "half"}, nil)
+		case "train": // from the checkpoint, if there is one, by way of two more
+			answer.body = []byte("nothing")
+			if h.Resume != "" {
+				text, err := os.ReadFile(h.Resume)
+				if err != nil {
+					fmt.Fprintln(os.Stderr, err)
+					os.Exit(9)
+				}
+				answer.body = text
+			}
+			send(header{Type: typeLog, ID: h.ID, Message: "from " + string(answer.body)}, nil)
+			file := os.Getenv("EXECIO_POINT")
+			_ = os.WriteFile(file, []byte("second"), 0o600) // what is missing is reported
+			for _, point := range []frame{{header{}, []byte("first")}, {header{File: file}, nil}, {header{File: file + ".missing"}, nil}} {
+				point.header.Type, point.header.ID = typeCheckpoint, h.ID
+				send(point.header, point.body)
+				told, _, err := readFrame(in, DefaultMaxBody)
+				if err != nil || told.Type != typeCheckpointed || told.ID != h.ID {
+					fmt.Fprintln(os.Stderr, "not a word on the checkpoint:", told, err)
+					os.Exit(9)
+				}
+				answer.body = append(answer.body, " "+told.Code...)
+			}
 		case "partial":
 			for i := range 3 {
 				send(header{Type: typePartial, ID: h.ID, ContentType: "text/x"}, fmt.Appendf(nil, "%v%d", h.Stream, i))

@@ -32,8 +32,28 @@
 //	{"type":"progress","id":7,"done":0.25,"note":"epoch 1 of 4"}
 //	{"type":"partial","id":7,"content_type":"…"} body: a part of the answer
 //
+//	{"type":"log","id":7,"message":"…"}          a line for whoever watches a job
+//	{"type":"checkpoint","id":7}                 body: what a job has done so far
+//	{"type":"checkpoint","id":7,"file":"…"}      likewise, all of a file; no body
+//
 // "stream" says that the caller takes partial results and progress; a child may send them
 // always, they are dropped where nobody does (of a job, progress is always taken).
+//
+// # Checkpoints of jobs
+//
+// A job that is begun again, here or on another agent, continues where its last checkpoint
+// is, if the child stores some. A checkpoint frame carries it as its body, or names a file
+// (relative names: from the child's working directory). The agent stores it and answers
+//
+//	{"type":"checkpointed","id":7}               stored; with "code" and "message": not
+//
+// Until then the file must not change, and no other checkpoint of that request may be sent.
+// Only the newest is kept. After "conflict" another agent has the job, and a cancel frame
+// comes. A request that continues has "resume":"/…": a file with the checkpoint, to be read
+// before the request is answered; without it the job begins from nothing.
+//
+// While one request is under way, what the child writes to standard error stands in the
+// job's log, too.
 //
 // code is one of the codes of package messages; without it the error is backend_failed,
 // and may be tried elsewhere. Answers may come in any order. An answer to a request

@@ -90,9 +90,17 @@ func (c *child) Serve(ctx context.Context, req *backend.Request) (backend.Respon
 	if err := c.enter(ctx, req); err != nil {
 		return backend.Response{}, err
 	}
-	id, answers := c.register(req)
+	id, answers := c.register(ctx, req)
 	defer c.forget(id)
-	if err := c.send(ctx, []frame{requestFrame(ctx, id, req)}); err != nil {
+	resume, remove, err := c.restore(ctx, req)
+	if err != nil {
+		c.leave(id)
+		return backend.Response{}, err
+	}
+	defer remove()
+	f := requestFrame(ctx, id, req)
+	f.header.Resume = resume
+	if err := c.send(ctx, []frame{f}); err != nil {
 		c.leave(id)
 		return backend.Response{}, err
 	}
@@ -112,7 +120,7 @@ func (c *child) ServeBatch(ctx context.Context, reqs []*backend.Request) []backe
 		if results[i].Err = c.enter(ctx, req); results[i].Err != nil {
 			continue
 		}
-		id, a := c.register(req)
+		id, a := c.register(ctx, req)
 		defer c.forget(id)
 		frames, sent, index, answers = append(frames, requestFrame(ctx, id, req)), append(sent, req), append(index, i), append(answers, a)
 	}

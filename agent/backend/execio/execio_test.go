@@ -4,14 +4,17 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/fleetbus/fleetbus/agent/backend"
 	"github.com/fleetbus/fleetbus/messages"
 )
 
@@ -67,6 +70,57 @@ func TestPartialResults(t *testing.T) {
 	}
 	if want := []string{"text/x true0", "text/x true1", "text/x true2"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// A child stores checkpoints, out of a frame and out of a file, and is given the newest.
+func TestCheckpoints(t *testing.T) {
+	o, _ := options("echo")
+	o.Env = append(o.Env, "EXECIO_POINT="+filepath.Join(t.TempDir(), "point"))
+	c := open(t, o)
+	var stored, said []string
+	var newest string
+	job := func() *backend.Request {
+		r := request("train")
+		r.Class = messages.Training
+		r.Log = func(line string) { said = append(said, line) }
+		r.Checkpoint = func(_ context.Context, from io.Reader) error {
+			data, err := io.ReadAll(from)
+			newest = string(data)
+			stored = append(stored, newest)
+			return err
+		}
+		r.Restore = func(context.Context) (io.ReadCloser, error) {
+			if newest == "" {
+				return nil, nil
+			}
+			return io.NopCloser(strings.NewReader(newest)), nil
+		}
+		return r
+	}
+	for _, want := range []string{"nothing   bad_request", "second   bad_request"} {
+		if resp, err := c.Serve(t.Context(), job()); err != nil || string(resp.Body) != want {
+			t.Errorf("%q, %v, want %q", resp.Body, err, want)
+		}
+	}
+	if want := []string{"first", "second", "first", "second"}; !slices.Equal(stored, want) {
+		t.Errorf("stored %q", stored)
+	}
+	if !slices.Contains(said, "from nothing") || !slices.Contains(said, "from second") {
+		t.Errorf("said %q", said)
+	}
+	// Of what is no job none is taken; a checkpoint that cannot be read begins nothing.
+	r := job()
+	r.Checkpoint, r.Class = nil, messages.Inference
+	if resp, err := c.Serve(t.Context(), r); err != nil || string(resp.Body) != "nothing bad_request bad_request bad_request" {
+		t.Errorf("%q, %v", resp.Body, err)
+	}
+	r = job()
+	r.Restore = func(context.Context) (io.ReadCloser, error) {
+		return nil, messages.Errorf(messages.CodeUnavailable, "no store")
+	}
+	if _, err := c.Serve(t.Context(), r); messages.CodeOf(err) != messages.CodeUnavailable {
+		t.Errorf("%v", err)
 	}
 }
 

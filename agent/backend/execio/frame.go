@@ -28,6 +28,10 @@ const (
 	typeError    = "error"
 	typeProgress = "progress"
 	typePartial  = "partial"
+	typeLog      = "log"
+
+	typeCheckpoint   = "checkpoint"
+	typeCheckpointed = "checkpointed"
 )
 
 // header is the header of any frame; each type uses some of the fields.
@@ -50,6 +54,8 @@ type header struct {
 	Message     string  `json:"message,omitempty"`
 	Done        float64 `json:"done,omitempty"`
 	Note        string  `json:"note,omitempty"`
+	File        string  `json:"file,omitempty"`
+	Resume      string  `json:"resume,omitempty"`
 }
 
 // writeFrame writes one frame. w should be buffered.

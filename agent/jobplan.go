@@ -1,0 +1,145 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/fleetbus/fleetbus/agent/backend"
+	"github.com/fleetbus/fleetbus/messages"
+)
+
+// maxResult bounds a job's result, which is kept in its record: half of the server's
+// default max_payload, so that the record around it fits too.
+const maxResult = 512 << 10
+
+// jobStart is what to do with a job that was delivered again. It is pure.
+type jobStart int
+
+const (
+	startDrop jobStart = iota // it has ended: acknowledge
+	startEnd                  // it ends before it begins: write the record, acknowledge
+	startRun                  // write the record, run
+)
+
+// firstAttempt is the record of a job that nobody has begun, as its first attempt has it.
+func firstAttempt(req messages.Request, s messages.Subject, stored time.Time, agent string, inc messages.Incarnation) messages.Job {
+	job := messages.Job{
+		ID: s.ID, Task: s.Task, Origin: s.Origin, Site: s.Site, State: messages.GoalExecuting, Attempt: req.Attempt,
+		Agent: agent, Inc: inc, Created: stored.UTC(),
+	}
+	if s.Priority != messages.Normal {
+		job.Priority = s.Priority
+	}
+	return job
+}
+
+// startJob decides what an agent does with a job out of the queue that may have been begun
+// before, and how its record reads then. job is nil where there is no record; first is how
+// it would read if this was the first attempt.
+func startJob(job *messages.Job, first messages.Job, attempts int, fault *messages.Error) (messages.Job, jobStart) {
+	if job == nil {
+		// Somebody had it and has not written that: the attempt counts, and its number is
+		// taken, so that its result, if it comes late, is known by it.
+		none := first
+		job = &none
+		job.State, job.Agent, job.Inc = messages.GoalAccepted, "", messages.Incarnation{}
+		if fault != nil {
+			job.Attempt--
+		}
+	}
+	if job.State.Ended() {
+		return messages.Job{}, startDrop
+	}
+	next := *job
+	switch {
+	case job.State == messages.GoalCanceling:
+		next.State, next.Code, next.Reason = messages.GoalCanceled, messages.CodeCanceled, "canceled while it waited"
+	case fault != nil:
+		next.State, next.Code, next.Reason = messages.GoalAborted, fault.Code, fault.Message
+	case job.Attempt-job.Free >= attempts:
+		last := job.Reason
+		if last == "" {
+			last = "its executor went away while it ran"
+		}
+		if job.State == messages.GoalExecuting {
+			next.Remember(messages.CodeBackendFailed, last)
+		}
+		next.State, next.Code = messages.GoalAborted, messages.CodeBackendFailed
+		next.Reason = messages.Errorf(messages.CodeBackendFailed, "begun %d times, allowed are %d; the last one: %s", job.Attempt-job.Free, attempts, last).Message
+	default:
+		if job.State == messages.GoalExecuting {
+			next.Remember(messages.CodeBackendFailed, "its executor went away while it ran")
+		}
+		next.State, next.Attempt, next.Agent, next.Inc = messages.GoalExecuting, job.Attempt+1, first.Agent, first.Inc
+		next.Code, next.Reason, next.Pause = "", "", 0
+		return next, startRun
+	}
+	return next, startEnd
+}
+
+// endJob decides how the record of a job reads after an attempt, and whether it is to
+// be tried again after a pause. cut says that the attempt was ended for a reason that is
+// not the job's: its agent leaves, or could not extend its lease.
+func endJob(job messages.Job, resp backend.Response, fault *messages.Error, task messages.Task, cut bool) (next messages.Job, again bool, pause time.Duration) {
+	next = job
+	if fault == nil && len(resp.Body) > maxResult {
+		fault = messages.Errorf(messages.CodePayloadTooLarge, "the result has %d bytes, allowed are %d; store it elsewhere and answer with a reference", len(resp.Body), maxResult)
+	}
+	switch {
+	case fault == nil:
+		next.State, next.Result, next.Type, next.Code, next.Reason = messages.GoalSucceeded, resp.Body, resp.ContentType, "", ""
+		next.Checkpoint = nil // nobody begins it again
+		return next, false, 0
+	case fault.Code == messages.CodeCanceled && !cut, job.State == messages.GoalCanceling:
+		next.State, next.Code, next.Reason = messages.GoalCanceled, messages.CodeCanceled, fault.Message
+		next.Checkpoint = nil
+		return next, false, 0
+	}
+	next.Code, next.Reason = fault.Code, fault.Message
+	if cut && (fault.Code == messages.CodeDraining || fault.Code == messages.CodeUnavailable) {
+		// The job is not to blame, so the attempt does not count: a rolling restart must not
+		// use up all that it has.
+		next.State, next.Free = messages.GoalAccepted, job.Free+1
+		return next, true, 0
+	}
+	next.Remember(fault.Code, fault.Message)
+	// An error that sending again does not help is final; so is the last attempt.
+	begun := job.Attempt - job.Free
+	if fault.Code.Advice() == messages.Stop || begun >= task.Attempts() {
+		next.State = messages.GoalAborted
+		return next, false, 0
+	}
+	next.State = messages.GoalAccepted
+	pause = task.RetryAfter(begun)
+	next.Pause = float64(pause) / float64(time.Millisecond)
+	return next, true, pause
+}
+
+// jobFate says to whom a job belongs whose record is not as this attempt has left it.
+type jobFate int
+
+const (
+	fateMine   jobFate = iota // still to this attempt: write again, at the new revision
+	fateBehind                // the record is older than what this attempt has written: read again
+	fateOver                  // it has ended, or this attempt's own last word is stored: say so to the queue
+	fateLost                  // to another attempt: drop the result, say nothing
+)
+
+// judgeJob decides to whom a job belongs; now is nil where there is no record, wrote says
+// that this attempt has written one.
+func judgeJob(now *messages.Job, mine messages.Job, wrote bool) jobFate {
+	switch {
+	case now == nil && wrote, now != nil && now.Attempt < mine.Attempt && wrote:
+		return fateBehind
+	case now == nil:
+		return fateMine
+	case now.State.Ended():
+		return fateOver
+	case now.Attempt < mine.Attempt:
+		return fateMine // it was canceled, or redriven, before it was begun
+	case now.Attempt != mine.Attempt || now.Agent != mine.Agent || now.Inc != mine.Inc:
+		return fateLost
+	case now.State == messages.GoalAccepted:
+		return fateOver
+	}
+	return fateMine
+}
