@@ -46,6 +46,16 @@ func (c *Client) job(ctx context.Context, id string) (messages.Job, uint64, erro
 		}
 		// It may have been begun and ended between the two looks: once more.
 	}
+	// Neither is there. In a cluster the record was read from any server, which may be behind;
+	// before a job is said not to be, the leader is asked.
+	e, ok, err := c.bus.Entry(ctx, bus.Jobs, id)
+	if err != nil {
+		return messages.Job{}, 0, err
+	}
+	if ok {
+		job, err := decodeJob(id, e.Data)
+		return job, e.Seq, err
+	}
 	return messages.Job{}, 0, messages.Errorf(messages.CodeNotFound, "job %s is not known; records are kept for 30 days after their last change", id)
 }
 
@@ -72,18 +82,22 @@ func (c *Client) work(ctx context.Context, s messages.Subject) (bus.Work, error)
 }
 
 func readJob(ctx context.Context, kv jetstream.KeyValue, id string) (messages.Job, uint64, error) {
-	var job messages.Job
 	entry, err := kv.Get(ctx, id)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return job, 0, messages.Errorf(messages.CodeNotFound, "job %s has no record", id)
+		return messages.Job{}, 0, messages.Errorf(messages.CodeNotFound, "job %s has no record", id)
 	}
 	if err != nil {
-		return job, 0, bus.Explain(err, "read job "+id)
+		return messages.Job{}, 0, bus.Explain(err, "read job "+id)
 	}
-	if err := messages.Decode(entry.Value(), &job); err != nil {
-		return job, 0, messages.Errorf(messages.CodeInternal, "job %s: its record cannot be read: %v", id, err)
+	job, err := decodeJob(id, entry.Value())
+	return job, entry.Revision(), err
+}
+
+func decodeJob(id string, data []byte) (job messages.Job, err error) {
+	if err := messages.Decode(data, &job); err != nil {
+		return job, messages.Errorf(messages.CodeInternal, "job %s: its record cannot be read: %v", id, err)
 	}
-	return job, entry.Revision(), nil
+	return job, nil
 }
 
 // Jobs calls use with the record of every job that is known, in no order, until use
