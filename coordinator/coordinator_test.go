@@ -273,10 +273,12 @@ func TestLostStorage(t *testing.T) {
 	one := startAgent(t, s.Connect(t), edge("edge-1"))
 	routed(t, b, "detect", "edge-1")
 	for _, k := range bus.Buckets() {
-		if k != bus.Jobs && k != bus.Safety { // others make these
-			if err := b.JS.DeleteKeyValue(t.Context(), bus.BucketName("test", k)); err != nil {
-				t.Fatal(err)
-			}
+		switch k {
+		case bus.Jobs, bus.Safety, bus.DataKV, bus.Acks: // others make these
+			continue
+		}
+		if err := b.JS.DeleteKeyValue(t.Context(), bus.BucketName("test", k)); err != nil {
+			t.Fatal(err)
 		}
 	}
 	s.Restart(t)

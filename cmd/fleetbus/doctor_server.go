@@ -187,9 +187,9 @@ func (d *doctor) jetstream(ctx context.Context, b *bus.Bus) {
 		limit(int64(account.Memory), l.MaxMemory), limit(int64(account.Store), l.MaxStore),
 		limit(int64(account.Streams), int64(l.MaxStreams)), limit(int64(account.Consumers), int64(l.MaxConsumers)))
 	switch {
-	// Five streams a site, one for events, one for bodies, and the buckets.
-	case l.MaxStreams > 0 && l.MaxStreams < 7+len(bus.Buckets()):
-		d.add("jetstream", bad, found+": too few streams", fmt.Sprintf("allow the account %d streams and 5 more a site", 7+len(bus.Buckets())))
+	// Five streams a site; for the fleet events, bodies, checkpoints and what jobs say; and the buckets.
+	case l.MaxStreams > 0 && l.MaxStreams < 9+len(bus.Buckets()):
+		d.add("jetstream", bad, found+": too few streams", fmt.Sprintf("allow the account %d streams and 5 more a site", 9+len(bus.Buckets())))
 	case l.MaxMemory == 0 || l.MaxStore == 0:
 		d.add("jetstream", bad, found+": inference needs memory, everything else storage", "raise the account's limits")
 	case l.MaxConsumers > 0 && l.MaxConsumers < 1000:
