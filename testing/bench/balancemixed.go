@@ -105,7 +105,8 @@ func rest(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// mixed80 compares a real fleet with a twin that knows everything, on the same loads.
+// mixed80 compares a real fleet with a twin that knows everything, on the same loads; and
+// with one that learns, which says how much of the difference is knowledge that nobody has.
 func mixed80(_ context.Context, o balanceOptions) ([]balanceFigure, error) {
 	var base []time.Duration
 	var kinds []messages.Tier
@@ -115,7 +116,7 @@ func mixed80(_ context.Context, o balanceOptions) ([]balanceFigure, error) {
 			base, kinds, ranks = append(base, k.base), append(kinds, k.tier), append(ranks, rank)
 		}
 	}
-	var ours, twins []time.Duration
+	var ours, twins, learners []time.Duration
 	for i := range o.rounds {
 		l := drawBalance(o.seed+uint64(i), base, o.last, mixedDeadline, mixedShare)
 		var took []time.Duration
@@ -126,11 +127,12 @@ func mixed80(_ context.Context, o balanceOptions) ([]balanceFigure, error) {
 		if err != nil {
 			return nil, err
 		}
-		ours, twins = append(ours, took...), append(twins, l.twin()...)
+		ours, twins, learners = append(ours, took...), append(twins, l.twin()...), append(learners, l.learner()...)
 	}
 	a, b := answered(ours), answered(twins)
 	return []balanceFigure{
 		compared("mixed80", "miss_pct", misses(ours), misses(twins), "%"),
+		compared("mixed80", "miss_pct_learning", misses(ours), misses(learners), "%"),
 		compared("mixed80", "p50", inMillis(quantile(a, 0.5)), inMillis(quantile(b, 0.5)), "ms"),
 		compared("mixed80", "p99", inMillis(quantile(a, 0.99)), inMillis(quantile(b, 0.99)), "ms"),
 		alone("mixed80", "requests", float64(len(ours)), "count"),

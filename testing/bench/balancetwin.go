@@ -120,6 +120,114 @@ func (l *balanceLoad) twin() []time.Duration {
 	}
 }
 
+// learner plays the load with late binding and no messages as twin does, but knows of a
+// replica only what it could have learned from the requests that it has served, as agents do:
+// neither that it has just become slow, nor how heavy a request is. What lies between twin and
+// learner is the price of not knowing; what lies between learner and a fleet, that of
+// messages.
+func (l *balanceLoad) learner() []time.Duration {
+	took := make([]time.Duration, len(l.arrivals))
+	replicas := make([]learned, len(l.base))
+	var queue []int
+	next := 0
+	for now := time.Duration(0); ; {
+		for r := range replicas {
+			replicas[r].settle(now)
+		}
+		for ; next < len(l.arrivals) && l.arrivals[next] <= now; next++ {
+			queue = append(queue, next)
+		}
+		left := queue[:0]
+		for _, q := range queue {
+			end := l.arrivals[q] + l.deadline
+			r := slices.IndexFunc(replicas, func(r learned) bool { return r.free <= now && !r.hopeless(end-now, now) })
+			switch {
+			case now >= end:
+				took[q] = missed
+			case r < 0:
+				left = append(left, q)
+			default:
+				takes := l.takes(r, q, now)
+				took[q] = now + takes - l.arrivals[q]
+				if now+takes > end {
+					took[q] = missed
+				}
+				replicas[r].begin(now, min(takes, end-now), now+takes > end)
+			}
+		}
+		queue = left
+		soon := time.Duration(math.MaxInt64)
+		if next < len(l.arrivals) {
+			soon = l.arrivals[next]
+		}
+		for _, q := range queue {
+			soon = min(soon, l.arrivals[q]+l.deadline)
+		}
+		for _, r := range replicas {
+			if r.free > now {
+				soon = min(soon, r.free) // what it learns then, and that it is idle
+			}
+			if until := r.last + learnedGood; len(queue) > 0 && r.free <= now && until > now {
+				soon = min(soon, until)
+			}
+		}
+		if soon == math.MaxInt64 {
+			return took
+		}
+		now = soon
+	}
+}
+
+// learned is what is known of a replica. The rules are those of an agent (agent/load.go).
+type learned struct {
+	free, last     time.Duration // idle from then on; when it was heard of last
+	busy, cut      bool
+	took           time.Duration // what it is at takes so long
+	expect, spread float64       // ns
+}
+
+// The weights of an agent.
+const (
+	learnedWeight  = 0.3
+	learnedLeap    = 1.65
+	learnedCut     = 1.3
+	learnedSpreads = 2
+	learnedGood    = time.Second
+)
+
+func (r *learned) begin(now, takes time.Duration, cut bool) {
+	r.busy, r.cut, r.took, r.free = true, cut, takes, now+takes
+}
+
+// settle takes in what has ended by now.
+func (r *learned) settle(now time.Duration) {
+	if !r.busy || r.free > now {
+		return
+	}
+	r.busy, r.last = false, r.free
+	d := float64(r.took)
+	leap := r.expect == 0 || d > learnedLeap*r.expect || !r.cut && d < r.expect/learnedLeap
+	if r.cut && !leap {
+		return
+	}
+	if r.cut {
+		d *= learnedCut
+	}
+	if leap {
+		if r.expect > 0 {
+			r.spread *= d / r.expect
+		}
+		r.expect = d
+		return
+	}
+	r.spread += learnedWeight * (math.Abs(d-r.expect) - r.spread)
+	r.expect += learnedWeight * (d - r.expect)
+}
+
+func (r *learned) hopeless(left, now time.Duration) bool {
+	return r.expect > 0 && now-r.last < learnedGood && float64(left) < r.expect+learnedSpreads*r.spread
+}
+
 // missed is what a request took that was not answered within its deadline.
 const missed = time.Duration(-1)
 

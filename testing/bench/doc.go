@@ -2,7 +2,8 @@
 // a table for people, or with --json one object a line for programs.
 //
 //	balance [--case mixed80,one-gpu,uplink10] [--seed 1] [--rounds 3] [--time 8s] [--json]
-//	                                                   who serves what: misses against a twin that knows everything, eight robots on one
+//	                                                   who serves what: misses against a twin that knows everything, and against one that
+//	                                                   learns as agents do (miss_pct_learning); eight robots on one
 //	                                                   GPU (both in virtual time: no machine is too busy for them), and a camera on a
 //	                                                   10 Mbit/s uplink
 //	gap [--time 1s] [--best best.csv] [--json] FILE…   the allocation engine on public instances
