@@ -20,7 +20,8 @@ import (
 // A message reaches who is there at once, waits for who is away, and its sender learns both.
 func TestStraightAndWaiting(t *testing.T) {
 	s := natstest.Start(t)
-	register(t, newBus(t, s), "r2", messages.DefaultSite)
+	own := newBus(t, s)
+	register(t, own, "r2", messages.DefaultSite)
 	r1 := start(t, s, "r1", nil, nil)
 	var b box
 	r2 := start(t, s, "r2", &b, nil)
@@ -52,6 +53,11 @@ func TestStraightAndWaiting(t *testing.T) {
 	if r, err := r1.Wait(within(t), waiting[1]); err != nil || r.State != messages.MailDelivered {
 		t.Errorf("%+v %v", r, err)
 	}
+	// A message is known to be handled a moment before it is out of the box.
+	natstest.Eventually(t, patience, "it to go straight again", func() bool {
+		_, n, err := own.MailWaiting(within(t), messages.DefaultSite, "r2", "")
+		return err == nil && n == 0
+	})
 	if r := r1.send(t, "r2", "four"); r.State != messages.MailDelivered {
 		t.Errorf("when nothing waits any more: %+v", r)
 	}
