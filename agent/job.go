@@ -28,7 +28,8 @@ const missingLooks = 3
 // What was never delivered before has no record, so nothing is read and nothing written
 // before its handler runs: its end is written on the condition that still nobody has
 // written one, and so is, where it takes longer, that it runs. Of whatever was delivered
-// before the record is read, and compare-and-set, first.
+// before the record is read, and compare-and-set, first. What is said to be delivered for
+// the first time, but is no longer new, is looked up: see [jobSeen].
 func (r *replica) serveJob(m *nats.Msg, subject messages.Subject, req messages.Request, s *slot, left time.Duration, late *messages.Error) []byte {
 	a := r.a
 	meta, err := m.Metadata()
@@ -42,8 +43,12 @@ func (r *replica) serveJob(m *nats.Msg, subject messages.Subject, req messages.R
 	run.confirmed.Store(e.renewed.UnixNano())
 	e.job = run
 	attempt := run.job.Attempt
-	before := meta.NumDelivered > 1 || req.Attempt > 1 || late != nil
-	if before {
+	age, known := a.clocks[messages.Training].Age(meta.Timestamp, e.renewed)
+	seen := jobSeen(meta.NumDelivered, req.Attempt, age, known)
+	if late != nil {
+		seen = seenBefore // whatever it is, its end is written and not run
+	}
+	if seen != seenNever {
 		run.mu.Lock() // until it is written whose attempt this is, nobody else writes
 	}
 	if !a.flight.add(e) {
@@ -54,8 +59,8 @@ func (r *replica) serveJob(m *nats.Msg, subject messages.Subject, req messages.R
 	// The record's reads and writes go on when the replica is told to stop: each is
 	// bounded, and one that is cut off halfway would cost the job an attempt.
 	ctx := context.WithoutCancel(r.wanted)
-	if before {
-		answer, ok := run.again(ctx, late)
+	if seen != seenNever {
+		answer, ok := run.again(ctx, seen, late)
 		attempt = run.job.Attempt
 		run.mu.Unlock()
 		if !ok {
@@ -75,7 +80,7 @@ func (r *replica) serveJob(m *nats.Msg, subject messages.Subject, req messages.R
 
 // again begins a job that may have been begun before. Compare and set: of two executors
 // that have it, one goes on. ok is false where this one does not. mu is held.
-func (j *jobRun) again(ctx context.Context, late *messages.Error) (answer []byte, ok bool) {
+func (j *jobRun) again(ctx context.Context, seen seenJob, late *messages.Error) (answer []byte, ok bool) {
 	a := j.a
 	job, rev, err := a.jobs.get(ctx, j.job.ID)
 	if messages.CodeOf(err) == messages.CodeBadRequest {
@@ -85,6 +90,9 @@ func (j *jobRun) again(ctx context.Context, late *messages.Error) (answer []byte
 	if err != nil {
 		a.cfg.Logger.Warn("job not begun", "job", j.job.ID, "error", err)
 		return bus.NakDelay(beginPause), false
+	}
+	if job == nil && seen == seenPerhaps {
+		return nil, true // it has only waited
 	}
 	next, start := startJob(job, j.job, j.e.replica.task.Attempts(), late)
 	if start == startDrop {

@@ -8,6 +8,28 @@ import (
 	"github.com/fleetbus/fleetbus/messages"
 )
 
+func TestJobSeen(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		delivered uint64
+		attempt   int
+		age       time.Duration
+		known     bool
+		want      seenJob
+	}{
+		{"new", 1, 1, firstSure, true, seenNever},
+		{"it waited, or its queue was made again", 1, 1, firstSure + 1, true, seenPerhaps},
+		{"the server's clock was not read", 1, 1, 0, false, seenPerhaps},
+		{"delivered before", 2, 1, 0, true, seenBefore},
+		{"queued again", 1, 2, 0, true, seenBefore},
+		{"queued again long ago", 1, 2, time.Hour, true, seenBefore},
+	} {
+		if got := jobSeen(c.delivered, c.attempt, c.age, c.known); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
 func TestStartJob(t *testing.T) {
 	late := messages.Errorf(messages.CodeExpired, "late")
 	for _, c := range []struct {

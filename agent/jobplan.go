@@ -11,6 +11,34 @@ import (
 // default max_payload, so that the record around it fits too.
 const maxResult = 512 << 10
 
+// firstSure is the age up to which a job that its queue delivers for the first time, by its
+// own account, is believed to have been begun by nobody. A queue may have forgotten what it
+// delivered: it was deleted and made again, or its server was killed, whose notes lag by some
+// 100 ms. Either takes about as long as this until agents pull again; should it be quicker,
+// the fence is still the record, by which the second attempt's writes fail. What has waited
+// in the queue for longer pays with one read.
+const firstSure = time.Second
+
+// seenJob says whether somebody may have begun a job before.
+type seenJob int
+
+const (
+	seenNever   seenJob = iota // no: it has no record
+	seenPerhaps                // its record tells
+	seenBefore                 // yes
+)
+
+// jobSeen decides that of a delivery; age is the message's, where it is known. It is pure.
+func jobSeen(delivered uint64, attempt int, age time.Duration, known bool) seenJob {
+	switch {
+	case delivered > 1 || attempt > 1:
+		return seenBefore
+	case !known || age > firstSure:
+		return seenPerhaps
+	}
+	return seenNever
+}
+
 // jobStart is what to do with a job that was delivered again. It is pure.
 type jobStart int
 
