@@ -141,7 +141,7 @@ func (j *jobRun) finish(resp backend.Response, fault *messages.Error) []byte {
 			}
 			a.tellSubmitter(j.e.req, next)
 			if point != nil && next.Checkpoint == nil {
-				a.lives.begin(func() { j.dropPoint(point.Name) })
+				a.lives.begin(func() { j.dropPoints(point) })
 			}
 			return bus.Ack
 		}

@@ -87,6 +87,7 @@ func TestEndJob(t *testing.T) {
 		{"canceled", 1, messages.GoalExecuting, 0, messages.Errorf(messages.CodeCanceled, "x"), false, messages.GoalCanceled, messages.CodeCanceled, false, 0},
 		{"failed while canceling", 1, messages.GoalCanceling, 0, failed, false, messages.GoalCanceled, messages.CodeCanceled, false, 0},
 		{"cut off", 1, messages.GoalExecuting, 0, messages.Errorf(messages.CodeDraining, "x"), true, messages.GoalAccepted, messages.CodeDraining, true, 0},
+		{"its checkpoint cannot be read", 3, messages.GoalExecuting, 0, messages.Errorf(messages.CodeUnavailable, "x"), true, messages.GoalAccepted, messages.CodeUnavailable, true, 0},
 		{"cut off in its last attempt", 3, messages.GoalExecuting, 0, messages.Errorf(messages.CodeDraining, "x"), true, messages.GoalAccepted, messages.CodeDraining, true, 0},
 	} {
 		job := messages.Job{ID: "j", State: c.state, Attempt: c.attempt, Agent: "me"}

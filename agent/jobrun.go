@@ -45,6 +45,7 @@ type jobRun struct {
 
 	pointing sync.Mutex // one checkpoint at a time
 	points   int
+	loose    []string // checkpoints that the record may name although to write that has failed
 
 	lines jobLog
 }
