@@ -41,7 +41,7 @@ func TestStartJob(t *testing.T) {
 		attempt int
 		code    messages.Code
 	}{
-		{"begun, and nobody wrote that", nil, nil, startRun, messages.GoalExecuting, 2, ""},
+		{"delivered, and nobody wrote that", nil, nil, startRun, messages.GoalExecuting, 2, ""},
 		{"too late, and nobody has begun it", nil, late, startEnd, messages.GoalAborted, 0, messages.CodeExpired},
 		{"redriven", &messages.Job{State: messages.GoalAccepted, Attempt: 3, Free: 3}, nil, startRun, messages.GoalExecuting, 4, ""},
 		{"ended", &messages.Job{State: messages.GoalSucceeded, Attempt: 1}, nil, startDrop, "", 0, ""},
@@ -58,6 +58,20 @@ func TestStartJob(t *testing.T) {
 		}
 		if do == startRun && (next.Agent != "me" || next.Reason != "") {
 			t.Errorf("%s: %+v", c.name, next)
+		}
+	}
+}
+
+// A job that was delivered and not begun, as far as anybody knows, has all its attempts.
+func TestStartJobWithoutRecord(t *testing.T) {
+	for _, attempt := range []int{1, 2, 7} {
+		next, do := startJob(nil, messages.Job{ID: "j", Task: "t", State: messages.GoalExecuting, Attempt: attempt, Agent: "me"}, 1, nil)
+		if do != startRun || next.Attempt != attempt+1 || next.Free != attempt {
+			t.Errorf("attempt %d: %d, %+v", attempt, do, next)
+		}
+		// And no more than that: its executor dies.
+		if end, do := startJob(&next, messages.Job{ID: "j", Agent: "other"}, 1, nil); do != startEnd || end.State != messages.GoalAborted {
+			t.Errorf("attempt %d, once more: %d, %+v", attempt, do, end)
 		}
 	}
 }

@@ -65,14 +65,17 @@ func firstAttempt(req messages.Request, s messages.Subject, stored time.Time, ag
 // it would read if this was the first attempt.
 func startJob(job *messages.Job, first messages.Job, attempts int, fault *messages.Error) (messages.Job, jobStart) {
 	if job == nil {
-		// Somebody had it and has not written that: the attempt counts, and its number is
-		// taken, so that its result, if it comes late, is known by it.
+		// Somebody had it and has not written that: it was given back before it was begun, or its
+		// executor died within moments. The number of that attempt is taken, so that its
+		// result, if it comes late, is known by it; but it does not count, because a job that is
+		// allowed one attempt must have it. It happens once: from now on there is a record.
 		none := first
 		job = &none
 		job.State, job.Agent, job.Inc = messages.GoalAccepted, "", messages.Incarnation{}
 		if fault != nil {
 			job.Attempt--
 		}
+		job.Free = job.Attempt
 	}
 	if job.State.Ended() {
 		return messages.Job{}, startDrop

@@ -11,6 +11,7 @@ import (
 	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/fleetbus/fleetbus/router"
 	"github.com/fleetbus/fleetbus/testing/natstest"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 // A queue that has forgotten what it delivered delivers everything as if for the first
@@ -31,7 +32,7 @@ func TestQueueForgets(t *testing.T) {
 		j.ends(good)
 		j.ends(dead)
 		end()
-		pass(time.Second)
+		pass(5 * time.Second)
 		check(t, b.DeleteConsumer(within(t, time.Minute), site, messages.Training, "fit"))
 		j.agent("a1")
 		waited := j.submit(router.Job{Body: []byte("new")})
@@ -42,6 +43,28 @@ func TestQueueForgets(t *testing.T) {
 			t.Errorf("begun were %v", begun)
 		}
 		if job, _ := j.ends(dead); job.State != messages.GoalAborted || job.Attempt != 1 {
+			t.Errorf("%+v", job)
+		}
+	})
+}
+
+// A job that is allowed one attempt was delivered and given back without being begun, as by
+// an agent whose slot a straight request took: it has its attempt.
+func TestOnlyAttemptIsNotSpentUnbegun(t *testing.T) {
+	bubble(t, func(t *testing.T, s *natstest.Server, b *bus.Bus) {
+		j := newJobBench(t, s, b, messages.Task{MaxAttempts: 1}, 1)
+		j.fit = func(context.Context, string, *agent.Request) ([]byte, error) { return []byte("done"), nil }
+		id := j.submit(router.Job{})
+		c := must[jetstream.Consumer](t)(b.Consumer(within(t, time.Minute), site, messages.Training, "fit"))
+		for range 3 {
+			got := pull(t, c, 0, 1, time.Second)
+			if len(got) != 1 {
+				t.Fatalf("%d were delivered", len(got))
+			}
+			check(t, got[0].Nak())
+		}
+		j.agent("a1")
+		if job, _ := j.ends(id); job.State != messages.GoalSucceeded || job.Attempt != 2 || job.Free != 1 {
 			t.Errorf("%+v", job)
 		}
 	})
