@@ -23,6 +23,12 @@ const (
 // what this attempt has written: in a cluster a read may come from a server that is behind.
 const missingLooks = 3
 
+// staleLooks is how often a job is delivered, beginPause apart, whose record says that it
+// has ended, but is older than its message, before it counts as ended: a server that was
+// away for long has caught up by then, or does not serve. To acknowledge it at once would
+// hide a job that was just redriven.
+const staleLooks = 20
+
 // serveJob serves a job out of the queue; see serveWork for what it returns.
 //
 // What was never delivered before has no record, so nothing is read and nothing written
@@ -60,7 +66,7 @@ func (r *replica) serveJob(m *nats.Msg, subject messages.Subject, req messages.R
 	// bounded, and one that is cut off halfway would cost the job an attempt.
 	ctx := context.WithoutCancel(r.wanted)
 	if seen != seenNever {
-		answer, ok := run.again(ctx, seen, late)
+		answer, ok := run.again(ctx, seen, meta.NumDelivered, late)
 		attempt = run.job.Attempt
 		run.mu.Unlock()
 		if !ok {
@@ -80,7 +86,7 @@ func (r *replica) serveJob(m *nats.Msg, subject messages.Subject, req messages.R
 
 // again begins a job that may have been begun before. Compare and set: of two executors
 // that have it, one goes on. ok is false where this one does not. mu is held.
-func (j *jobRun) again(ctx context.Context, seen seenJob, late *messages.Error) (answer []byte, ok bool) {
+func (j *jobRun) again(ctx context.Context, seen seenJob, delivered uint64, late *messages.Error) (answer []byte, ok bool) {
 	a := j.a
 	job, rev, err := a.jobs.get(ctx, j.job.ID)
 	if messages.CodeOf(err) == messages.CodeBadRequest {
@@ -95,7 +101,10 @@ func (j *jobRun) again(ctx context.Context, seen seenJob, late *messages.Error) 
 		return nil, true // it has only waited
 	}
 	next, start := startJob(job, j.job, j.e.replica.task.Attempts(), late)
-	if start == startDrop {
+	if start == startStale && delivered <= staleLooks {
+		return bus.NakDelay(beginPause), false
+	}
+	if start == startDrop || start == startStale {
 		return bus.Ack, false
 	}
 	j.rev = rev

@@ -43,9 +43,10 @@ func jobSeen(delivered uint64, attempt int, age time.Duration, known bool) seenJ
 type jobStart int
 
 const (
-	startDrop jobStart = iota // it has ended: acknowledge
-	startEnd                  // it ends before it begins: write the record, acknowledge
-	startRun                  // write the record, run
+	startDrop  jobStart = iota // it has ended: acknowledge
+	startEnd                   // it ends before it begins: write the record, acknowledge
+	startRun                   // write the record, run
+	startStale                 // the record is older than the message: read it again later
 )
 
 // firstAttempt is the record of a job that nobody has begun, as its first attempt has it.
@@ -76,6 +77,11 @@ func startJob(job *messages.Job, first messages.Job, attempts int, fault *messag
 			job.Attempt--
 		}
 		job.Free = job.Attempt
+	}
+	if job.Dead() && job.Attempt < first.Attempt {
+		// A message with a higher number was queued after it had ended: it was redriven. Only what
+		// is ABORTED ever comes back. It is also the end of a job that ended before it was begun.
+		return messages.Job{}, startStale
 	}
 	if job.State.Ended() {
 		return messages.Job{}, startDrop
@@ -150,7 +156,7 @@ type jobFate int
 
 const (
 	fateMine   jobFate = iota // still to this attempt: write again, at the new revision
-	fateBehind                // the record is older than what this attempt has written: read again
+	fateBehind                // the record is older than what this attempt has written, or than its message: read again
 	fateOver                  // it has ended, or this attempt's own last word is stored: say so to the queue
 	fateLost                  // to another attempt: drop the result, say nothing
 )
@@ -159,8 +165,8 @@ const (
 // that this attempt has written one.
 func judgeJob(now *messages.Job, mine messages.Job, wrote bool) jobFate {
 	switch {
-	case now == nil && wrote, now != nil && now.Attempt < mine.Attempt && wrote:
-		return fateBehind
+	case now == nil && wrote, now != nil && now.Attempt < mine.Attempt && (wrote || now.Dead()):
+		return fateBehind // an ABORTED one may have been redriven since
 	case now == nil:
 		return fateMine
 	case now.State.Ended():
