@@ -19,9 +19,11 @@ const (
 	storePause = 500 * time.Millisecond
 )
 
-// missingLooks is how often the record of a job is read again that seems to be older than
-// what this attempt has written: in a cluster a read may come from a server that is behind.
-const missingLooks = 3
+// missingLooks is how often, storePause apart, the record of a job is read again that seems
+// to be older than what this attempt has written, though the leader has refused to write
+// it: in a cluster a read may come from a server that is behind. 10 s are longer than the
+// election of a leader, and nothing beside a job's work.
+const missingLooks = 20
 
 // staleLooks is how often a job is delivered, beginPause apart, whose record says that it
 // has ended, but is older than its message, before it counts as ended: a server that was
@@ -162,26 +164,23 @@ func (j *jobRun) finish(resp backend.Response, fault *messages.Error) []byte {
 			continue
 		}
 		fate, now, readErr := j.settle(ctx)
-		switch {
-		case messages.CodeOf(readErr) == messages.CodeBadRequest:
+		if fate == fateBehind && readErr == nil && messages.CodeOf(err) == messages.CodeConflict {
+			behind++
+		}
+		switch judgeEnd(err, fate, now, readErr, behind) {
+		case endTerm:
 			a.garbage.Note(a.cfg.Logger, "job", readErr)
 			return bus.Term // nobody can read the record, so nobody waits for the job
-		case readErr != nil, fate == fateBehind && behind < missingLooks:
-			if readErr != nil {
-				a.cfg.Logger.Warn("the end of a job is not stored yet", "job", id, "error", err)
-			} else {
-				behind++
-			}
-			sleepUntilGone(storePause, a.reconnected.next(), a.abandoned)
-		case fate == fateOver && now.State.Ended():
+		case endAck:
 			return bus.Ack // an earlier write of this loop was stored, or it was canceled
-		case fate == fateOver:
+		case endGiveBack:
 			return bus.NakDelay(pause)
-		case fate == fateMine && messages.CodeOf(err) != messages.CodeConflict:
+		case endLose:
+			j.lose(messages.Errorf(messages.CodeConflict, "another attempt has taken the job over"))
+		case endWait:
 			a.cfg.Logger.Warn("the end of a job is not stored yet", "job", id, "error", err)
 			sleepUntilGone(storePause, a.reconnected.next(), a.abandoned)
-		case fate == fateLost, fate == fateBehind:
-			j.lose(messages.Errorf(messages.CodeConflict, "another attempt has taken the job over"))
+		case endAgain:
 		}
 	}
 }
@@ -214,7 +213,7 @@ func (a *Agent) refuseJob(m *nats.Msg, why error) []byte {
 	}
 	job := firstAttempt(messages.Request{}, s, meta.Timestamp, a.id, a.incarnation())
 	fault := messages.AsError(why, messages.CodeBadRequest)
-	job.State, job.Code, job.Reason = messages.GoalAborted, messages.CodeBadRequest, fault.Message
+	job.State, job.Code, job.Reason = messages.GoalAborted, messages.CodeBadRequest, cutReason(fault.Message)
 	data, err := messages.Encode(&job)
 	if err == nil {
 		_, err = a.jobs.update(context.WithoutCancel(a.work), job.ID, data, 0)

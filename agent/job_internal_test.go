@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/fleetbus/fleetbus/agent/backend"
 	"github.com/fleetbus/fleetbus/messages"
@@ -128,6 +130,55 @@ func b2i(b bool) int {
 		return 1
 	}
 	return 0
+}
+
+func TestJudgeEnd(t *testing.T) {
+	conflict, away, garbage := messages.Errorf(messages.CodeConflict, "x"), messages.Errorf(messages.CodeUnavailable, "x"), messages.Errorf(messages.CodeBadRequest, "x")
+	ended, again := &messages.Job{State: messages.GoalSucceeded}, &messages.Job{State: messages.GoalAccepted}
+	for _, c := range []struct {
+		name   string
+		write  *messages.Error
+		fate   jobFate
+		now    *messages.Job
+		read   error
+		behind int
+		want   endAct
+	}{
+		{"its revision has changed", conflict, fateMine, again, nil, 0, endAgain},
+		{"no leader", away, fateMine, again, nil, 0, endWait},
+		{"nobody answers", away, fateBehind, nil, away, 0, endWait},
+		{"no leader, and a server that is behind", away, fateBehind, nil, nil, 1000, endWait},
+		{"refused, and a server that is behind", conflict, fateBehind, nil, nil, missingLooks, endWait},
+		{"refused, and the record is gone", conflict, fateBehind, nil, nil, missingLooks + 1, endLose},
+		{"stored, and the answer lost", away, fateOver, ended, nil, 0, endAck},
+		{"likewise, of one that is begun again", conflict, fateOver, again, nil, 0, endGiveBack},
+		{"taken over", conflict, fateLost, again, nil, 0, endLose},
+		{"a record that nobody can read", conflict, fateBehind, nil, garbage, 0, endTerm},
+	} {
+		if got := judgeEnd(c.write, c.fate, c.now, c.read, c.behind); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+// Whatever a handler says, the record of its job fits into a message.
+func TestRecordIsBounded(t *testing.T) {
+	long := strings.Repeat("é", 1<<20)
+	job := messages.Job{ID: "j", Task: "t", Attempt: 1, State: messages.GoalExecuting}
+	for range messages.MaxHistory {
+		job, _, _ = endJob(job, backend.Response{}, messages.Errorf(messages.CodeBackendFailed, "%s", long), messages.Task{MaxAttempts: 100}, false)
+		job.State, job.Attempt = messages.GoalExecuting, job.Attempt+1
+	}
+	canceled, _, _ := endJob(job, backend.Response{}, messages.Errorf(messages.CodeCanceled, "%s", long), messages.Task{}, false)
+	spent, _ := startJob(&job, job, 1, nil)
+	late, _ := startJob(&job, job, 1, messages.Errorf(messages.CodeExpired, "%s", long))
+	good, _, _ := endJob(job, backend.Response{ContentType: long}, nil, messages.Task{}, false)
+	for name, j := range map[string]messages.Job{"failed": job, "canceled": canceled, "spent": spent, "late": late, "good": good} {
+		data, err := messages.Encode(&j)
+		if err != nil || len(data) > 32<<10 || !utf8.ValidString(j.Reason) || len(j.Type) > maxContentType {
+			t.Errorf("%s: %d bytes, %v", name, len(data), err)
+		}
+	}
 }
 
 func TestJudgeJob(t *testing.T) {

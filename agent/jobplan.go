@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"strings"
 	"time"
 
 	"github.com/fleetbus/fleetbus/agent/backend"
@@ -10,6 +11,19 @@ import (
 // maxResult bounds a job's result, which is kept in its record: half of the server's
 // default max_payload, so that the record around it fits too.
 const maxResult = 512 << 10
+
+// maxReason bounds what the record of a job says of its end, bytes: a panic and the top of
+// its stack. With the history, of which every entry is bounded too, a record without its
+// result so stays below 32 KiB, which fits into a message of any server.
+const maxReason = 4 << 10
+
+// cutReason makes a text fit for the record of a job.
+func cutReason(s string) string {
+	if len(s) <= maxReason {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxReason], "") + "…"
+}
 
 // firstSure is the age up to which a job that its queue delivers for the first time, by its
 // own account, is believed to have been begun by nobody. A queue may have forgotten what it
@@ -91,7 +105,7 @@ func startJob(job *messages.Job, first messages.Job, attempts int, fault *messag
 	case job.State == messages.GoalCanceling:
 		next.State, next.Code, next.Reason = messages.GoalCanceled, messages.CodeCanceled, "canceled while it waited"
 	case fault != nil:
-		next.State, next.Code, next.Reason = messages.GoalAborted, fault.Code, fault.Message
+		next.State, next.Code, next.Reason = messages.GoalAborted, fault.Code, cutReason(fault.Message)
 	case job.Attempt-job.Free >= attempts:
 		last := job.Reason
 		if last == "" {
@@ -124,14 +138,17 @@ func endJob(job messages.Job, resp backend.Response, fault *messages.Error, task
 	switch {
 	case fault == nil:
 		next.State, next.Result, next.Type, next.Code, next.Reason = messages.GoalSucceeded, resp.Body, resp.ContentType, "", ""
+		if len(next.Type) > maxContentType {
+			next.Type = "" // a header with it would be dropped as malformed
+		}
 		next.Checkpoint = nil // nobody begins it again
 		return next, false, 0
 	case fault.Code == messages.CodeCanceled && !cut, job.State == messages.GoalCanceling:
-		next.State, next.Code, next.Reason = messages.GoalCanceled, messages.CodeCanceled, fault.Message
+		next.State, next.Code, next.Reason = messages.GoalCanceled, messages.CodeCanceled, cutReason(fault.Message)
 		next.Checkpoint = nil
 		return next, false, 0
 	}
-	next.Code, next.Reason = fault.Code, fault.Message
+	next.Code, next.Reason = fault.Code, cutReason(fault.Message)
 	if cut && (fault.Code == messages.CodeDraining || fault.Code == messages.CodeUnavailable) {
 		// The job is not to blame, so the attempt does not count: a rolling restart must not
 		// use up all that it has.
@@ -179,4 +196,50 @@ func judgeJob(now *messages.Job, mine messages.Job, wrote bool) jobFate {
 		return fateOver
 	}
 	return fateMine
+}
+
+// endAct is what to do when the end of a job was not written.
+type endAct int
+
+const (
+	endWait     endAct = iota // try again after a pause
+	endAgain                  // try again at once, at the revision that was read
+	endAck                    // it has ended: acknowledge
+	endGiveBack               // it is to be begun again: negatively acknowledge
+	endTerm                   // nobody can read its record
+	endLose                   // it belongs to another attempt
+)
+
+// judgeEnd decides that, from the error of the write and from what a read said after it;
+// behind is how often, this time included, the leader has refused the write and the record
+// seemed to be older than what this attempt has written. It is pure.
+//
+// Only a refusal says that somebody else has written. Without one the bucket may be without
+// a leader, and what answers a read behind the one that was: the result waits for the next.
+func judgeEnd(write error, fate jobFate, now *messages.Job, read error, behind int) endAct {
+	refused := messages.CodeOf(write) == messages.CodeConflict
+	switch {
+	case messages.CodeOf(read) == messages.CodeBadRequest:
+		return endTerm
+	case read != nil:
+		return endWait
+	}
+	switch fate {
+	case fateOver:
+		if now.State.Ended() {
+			return endAck
+		}
+		return endGiveBack
+	case fateLost:
+		return endLose
+	case fateBehind:
+		if refused && behind > missingLooks {
+			return endLose
+		}
+		return endWait
+	}
+	if refused {
+		return endAgain
+	}
+	return endWait
 }
