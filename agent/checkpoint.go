@@ -185,7 +185,7 @@ func (e *execution) restore(ctx context.Context) (io.ReadCloser, error) {
 			if err != nil {
 				return nil, err
 			}
-			got, err := store.Get(ctx, p.Name)
+			got, err := openPoint(ctx, store, p.Name)
 			if err != nil {
 				j.a.jobs.forgetCheckpoints() // its bucket may have been deleted: it is made again
 				return nil, err

@@ -1,8 +1,10 @@
 package vtime_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"testing"
 	"time"
 
@@ -66,6 +68,46 @@ func TestOnlyAttemptIsNotSpentUnbegun(t *testing.T) {
 		j.agent("a1")
 		if job, _ := j.ends(id); job.State != messages.GoalSucceeded || job.Attempt != 2 || job.Free != 1 {
 			t.Errorf("%+v", job)
+		}
+	})
+}
+
+// A checkpoint may be large and its link slow: what counts is that it is read on.
+func TestSlowRestore(t *testing.T) {
+	bubble(t, func(t *testing.T, s *natstest.Server, b *bus.Bus) {
+		j := newJobBench(t, s, b, messages.Task{MaxAttempts: 2}, 1)
+		half := bytes.Repeat([]byte("0123456789abcdef"), 4<<16) // 4 MiB, 32 chunks
+		j.fit = func(ctx context.Context, _ string, r *agent.Request) ([]byte, error) {
+			old, err := r.Restore(ctx)
+			if err != nil {
+				return nil, err
+			}
+			if old == nil {
+				return nil, errors.Join(r.Checkpoint(ctx, bytes.NewReader(half)), errors.New("it dies"))
+			}
+			defer old.Close()
+			part := make([]byte, 1<<20)
+			var all []byte
+			for {
+				n, err := io.ReadFull(old, part)
+				all = append(all, part[:n]...)
+				if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+					break
+				}
+				if err != nil {
+					return nil, err
+				}
+				pass(4 * time.Second)
+			}
+			if !bytes.Equal(all, half) {
+				return nil, errors.New("it is another one")
+			}
+			return []byte("done"), nil
+		}
+		j.agent("a1")
+		id := j.submit(router.Job{})
+		if job, took := j.ends(id); job.State != messages.GoalSucceeded || job.Attempt != 2 || took < 16*time.Second {
+			t.Errorf("after %v: %+v", took, job)
 		}
 	})
 }
