@@ -19,16 +19,25 @@ const (
 	storePause = 500 * time.Millisecond
 )
 
-// missingLooks is how often the record of a job is read again that seems to be older than
-// what this attempt has written: in a cluster a read may come from a server that is behind.
-const missingLooks = 3
+// missingLooks is how often, storePause apart, the record of a job is read again that seems
+// to be older than what this attempt has written, though the leader has refused to write
+// it: in a cluster a read may come from a server that is behind. 10 s are longer than the
+// election of a leader, and nothing beside a job's work.
+const missingLooks = 20
+
+// staleLooks is how often a job is delivered, beginPause apart, whose record says that it
+// has ended, but is older than its message, before it counts as ended: a server that was
+// away for long has caught up by then, or does not serve. To acknowledge it at once would
+// hide a job that was just redriven.
+const staleLooks = 20
 
 // serveJob serves a job out of the queue; see serveWork for what it returns.
 //
 // What was never delivered before has no record, so nothing is read and nothing written
 // before its handler runs: its end is written on the condition that still nobody has
 // written one, and so is, where it takes longer, that it runs. Of whatever was delivered
-// before the record is read, and compare-and-set, first.
+// before the record is read, and compare-and-set, first. What is said to be delivered for
+// the first time, but is no longer new, is looked up: see [jobSeen].
 func (r *replica) serveJob(m *nats.Msg, subject messages.Subject, req messages.Request, s *slot, left time.Duration, late *messages.Error) []byte {
 	a := r.a
 	meta, err := m.Metadata()
@@ -42,8 +51,12 @@ func (r *replica) serveJob(m *nats.Msg, subject messages.Subject, req messages.R
 	run.confirmed.Store(e.renewed.UnixNano())
 	e.job = run
 	attempt := run.job.Attempt
-	before := meta.NumDelivered > 1 || req.Attempt > 1 || late != nil
-	if before {
+	age, known := a.clocks[messages.Training].Age(meta.Timestamp, e.renewed)
+	seen := jobSeen(meta.NumDelivered, req.Attempt, age, known)
+	if late != nil {
+		seen = seenBefore // whatever it is, its end is written and not run
+	}
+	if seen != seenNever {
 		run.mu.Lock() // until it is written whose attempt this is, nobody else writes
 	}
 	if !a.flight.add(e) {
@@ -54,8 +67,8 @@ func (r *replica) serveJob(m *nats.Msg, subject messages.Subject, req messages.R
 	// The record's reads and writes go on when the replica is told to stop: each is
 	// bounded, and one that is cut off halfway would cost the job an attempt.
 	ctx := context.WithoutCancel(r.wanted)
-	if before {
-		answer, ok := run.again(ctx, late)
+	if seen != seenNever {
+		answer, ok := run.again(ctx, seen, meta.NumDelivered, late)
 		attempt = run.job.Attempt
 		run.mu.Unlock()
 		if !ok {
@@ -75,7 +88,7 @@ func (r *replica) serveJob(m *nats.Msg, subject messages.Subject, req messages.R
 
 // again begins a job that may have been begun before. Compare and set: of two executors
 // that have it, one goes on. ok is false where this one does not. mu is held.
-func (j *jobRun) again(ctx context.Context, late *messages.Error) (answer []byte, ok bool) {
+func (j *jobRun) again(ctx context.Context, seen seenJob, delivered uint64, late *messages.Error) (answer []byte, ok bool) {
 	a := j.a
 	job, rev, err := a.jobs.get(ctx, j.job.ID)
 	if messages.CodeOf(err) == messages.CodeBadRequest {
@@ -86,8 +99,14 @@ func (j *jobRun) again(ctx context.Context, late *messages.Error) (answer []byte
 		a.cfg.Logger.Warn("job not begun", "job", j.job.ID, "error", err)
 		return bus.NakDelay(beginPause), false
 	}
+	if job == nil && seen == seenPerhaps {
+		return nil, true // it has only waited
+	}
 	next, start := startJob(job, j.job, j.e.replica.task.Attempts(), late)
-	if start == startDrop {
+	if start == startStale && delivered <= staleLooks {
+		return bus.NakDelay(beginPause), false
+	}
+	if start == startDrop || start == startStale {
 		return bus.Ack, false
 	}
 	j.rev = rev
@@ -133,7 +152,7 @@ func (j *jobRun) finish(resp backend.Response, fault *messages.Error) []byte {
 			}
 			a.tellSubmitter(j.e.req, next)
 			if point != nil && next.Checkpoint == nil {
-				a.lives.begin(func() { j.dropPoint(point.Name) })
+				a.lives.begin(func() { j.dropPoints(point) })
 			}
 			return bus.Ack
 		}
@@ -145,26 +164,23 @@ func (j *jobRun) finish(resp backend.Response, fault *messages.Error) []byte {
 			continue
 		}
 		fate, now, readErr := j.settle(ctx)
-		switch {
-		case messages.CodeOf(readErr) == messages.CodeBadRequest:
+		if fate == fateBehind && readErr == nil && messages.CodeOf(err) == messages.CodeConflict {
+			behind++
+		}
+		switch judgeEnd(err, fate, now, readErr, behind) {
+		case endTerm:
 			a.garbage.Note(a.cfg.Logger, "job", readErr)
 			return bus.Term // nobody can read the record, so nobody waits for the job
-		case readErr != nil, fate == fateBehind && behind < missingLooks:
-			if readErr != nil {
-				a.cfg.Logger.Warn("the end of a job is not stored yet", "job", id, "error", err)
-			} else {
-				behind++
-			}
-			sleepUntilGone(storePause, a.reconnected.next(), a.abandoned)
-		case fate == fateOver && now.State.Ended():
+		case endAck:
 			return bus.Ack // an earlier write of this loop was stored, or it was canceled
-		case fate == fateOver:
+		case endGiveBack:
 			return bus.NakDelay(pause)
-		case fate == fateMine && messages.CodeOf(err) != messages.CodeConflict:
+		case endLose:
+			j.lose(messages.Errorf(messages.CodeConflict, "another attempt has taken the job over"))
+		case endWait:
 			a.cfg.Logger.Warn("the end of a job is not stored yet", "job", id, "error", err)
 			sleepUntilGone(storePause, a.reconnected.next(), a.abandoned)
-		case fate == fateLost, fate == fateBehind:
-			j.lose(messages.Errorf(messages.CodeConflict, "another attempt has taken the job over"))
+		case endAgain:
 		}
 	}
 }
@@ -197,7 +213,7 @@ func (a *Agent) refuseJob(m *nats.Msg, why error) []byte {
 	}
 	job := firstAttempt(messages.Request{}, s, meta.Timestamp, a.id, a.incarnation())
 	fault := messages.AsError(why, messages.CodeBadRequest)
-	job.State, job.Code, job.Reason = messages.GoalAborted, messages.CodeBadRequest, fault.Message
+	job.State, job.Code, job.Reason = messages.GoalAborted, messages.CodeBadRequest, cutReason(fault.Message)
 	data, err := messages.Encode(&job)
 	if err == nil {
 		_, err = a.jobs.update(context.WithoutCancel(a.work), job.ID, data, 0)

@@ -219,6 +219,36 @@ func TestJobsThatMustNotRun(t *testing.T) {
 	}
 }
 
+// TestRedrivenJobWhoseRecordIsBehind: the server that is asked for the record has not heard
+// yet that the job was redriven. The delivery is not acknowledged, so the job is begun.
+func TestRedrivenJobWhoseRecordIsBehind(t *testing.T) {
+	t.Parallel()
+	g := newRig(t)
+	at := newGate()
+	c := g.caller("lab")
+	req := c.request(messages.Training, "fit")
+	req.ID, req.Inbox, req.Left, req.Attempt = nuid.Next(), "", messages.NoDeadline, 2
+	record := messages.Job{ID: req.ID, Task: "fit", Origin: "lab", Site: site, State: messages.GoalAborted, Attempt: 1}
+	g.put(bus.Jobs, req.ID, &record)
+	c.queue(req, "")
+	g.run("cloud", nil, at.handler("fit"))
+	g.place("cloud", training("fit"))
+	natstest.Eventually(t, patience, "the job to be given back", func() bool {
+		consumer, err := g.bus.Consumer(g.ctx(), site, messages.Training, "fit")
+		return err == nil && consumer.CachedInfo().NumRedelivered > 0
+	})
+	record.State, record.Free, record.Redriven = messages.GoalAccepted, 1, 1
+	g.put(bus.Jobs, req.ID, &record)
+	if r := at.in(t); r.ID != req.ID || r.Attempt != 2 {
+		t.Errorf("%+v", r.Request)
+	}
+	at.open <- "done"
+	if j := g.jobEnds(req.ID); j.State != messages.GoalSucceeded || j.Redriven != 1 {
+		t.Errorf("%+v", j)
+	}
+	g.queueIsEmpty()
+}
+
 // TestJobWhoseResultIsTooLargeForTheServer: the record cannot hold it, however often it
 // is tried, so the job ends with an error that says so.
 func TestJobWhoseResultIsTooLargeForTheServer(t *testing.T) {

@@ -27,8 +27,9 @@ const (
 //
 // The lease is the queue's ack wait. It is extended by reports that the server confirms;
 // where it does not, the handler's context ends before the queue gives the job to somebody
-// else. With every extension the record is read: an attempt whose record another one has
-// taken over ends as well.
+// else. A confirmation says only that the queue has a leader, not that the job is still
+// this attempt's: that says the record, which is read with every extension. An attempt
+// whose record another one has taken over ends as well.
 type jobRun struct {
 	a *Agent
 	e *execution
@@ -45,6 +46,7 @@ type jobRun struct {
 
 	pointing sync.Mutex // one checkpoint at a time
 	points   int
+	loose    []string // checkpoints that the record may name although to write that has failed
 
 	lines jobLog
 }

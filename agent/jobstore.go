@@ -56,6 +56,13 @@ func (s *jobStore) checkpoints(ctx context.Context) (jetstream.ObjectStore, erro
 	return points, err
 }
 
+// forgetCheckpoints makes the next one who needs their store open it again.
+func (s *jobStore) forgetCheckpoints() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.points = nil
+}
+
 // logged makes sure that there is a stream for what jobs say.
 func (s *jobStore) logged(ctx context.Context) error {
 	s.mu.Lock()

@@ -100,7 +100,9 @@ type Request struct {
 
 	// Restore returns the newest checkpoint of the job, to be closed by the caller; nil where
 	// there is none, and the job begins from nothing. Its digest is checked as it is read: a
-	// read error means that it must not be used. It is never nil.
+	// read error means that it must not be used. Where it cannot be read for some 10 s the
+	// error is unavailable, and the attempt ends without being counted: ctx of Serve has ended
+	// then. It is never nil.
 	Restore func(ctx context.Context) (io.ReadCloser, error)
 
 	// Done, in a batch, is closed when nobody waits for this request any more; ctx goes on

@@ -199,8 +199,10 @@ func (m *Machine) elected(term messages.Term) {
 	m.need("elected")
 }
 
-// left notes that h is in no document any more, and drops the consumers of a task that
-// is wanted by nobody and runs nowhere.
+// left notes that h is in no document any more, and drops the consumers of an inference
+// task that is wanted by nobody and runs nowhere. Those of training stay: they know which
+// jobs were delivered, and sweepers act on that, also after their task is gone; made
+// again, they would deliver every dead letter as if nobody had begun it.
 func (m *Machine) left(h *hosting) {
 	name := h.task.Name
 	if _, ok := m.task(name); ok {
@@ -216,7 +218,7 @@ func (m *Machine) left(h *hosting) {
 		}
 	}
 	for _, site := range sorted(m.leaving[name]) {
-		if class := m.leaving[name][site]; class != messages.Action {
+		if class := m.leaving[name][site]; class == messages.Inference {
 			m.sends = append(m.sends, DropConsumer{Task: name, Site: site, Class: class})
 		}
 	}

@@ -33,7 +33,8 @@ type (
 		Site string
 		Doc  messages.Placement
 	}
-	// DropConsumer: the task is no more and nothing of it runs; its consumer may go.
+	// DropConsumer: the task, which is one of inference, is no more and nothing of it runs;
+	// its consumer may go.
 	DropConsumer struct {
 		Task, Site string
 		Class      messages.Class

@@ -65,6 +65,24 @@ func TestLostBeforeTheElection(t *testing.T) {
 	}
 }
 
+// The consumers of training outlive their task: they know which jobs were delivered.
+func TestDroppedConsumers(t *testing.T) {
+	for class, want := range map[messages.Class]int{messages.Inference: 1, messages.Training: 0} {
+		w := newWorld(t, 1)
+		twoEdges(w)
+		w.desire(messages.Task{Name: "other", Class: class, Demand: messages.Resources{Compute: 1}}, inference())
+		w.run(20 * time.Second)
+		if w.m.replicas["other/0"].home == nil {
+			t.Fatalf("%s: it is not placed", class)
+		}
+		w.desire(inference())
+		w.run(time.Minute)
+		if w.m.replicas["other/0"] != nil || len(w.dropped) != want {
+			t.Errorf("%s: dropped are %v, want %d", class, w.dropped, want)
+		}
+	}
+}
+
 // Agents that are gone for good do not hide that most of those that are left come and go.
 func TestTremorCountsThoseAlive(t *testing.T) {
 	w := fleet(t, 10)

@@ -178,9 +178,14 @@ func (b *Bus) Lasts(ctx context.Context, bucket Bucket, pattern string, use func
 // Entry returns the newest entry of a key, as the leader of the bucket has it: what was
 // just written is seen. ok is false where there is none, or only the mark of a deletion.
 func (b *Bus) Entry(ctx context.Context, bucket Bucket, key string) (s Stored, ok bool, err error) {
-	stream := "KV_" + BucketName(b.Fleet, bucket)
-	tried := "read " + key + " of bucket " + BucketName(b.Fleet, bucket)
-	question, err := json.Marshal(map[string]string{"last_by_subj": BucketSubject(b.Fleet, bucket, key)})
+	s, ok, err = b.last(ctx, "KV_"+BucketName(b.Fleet, bucket), BucketSubject(b.Fleet, bucket, key), "read "+key+" of bucket "+BucketName(b.Fleet, bucket))
+	return s, ok && len(s.Data) > 0, err
+}
+
+// last returns the last message of a subject, as the leader of the stream has it. ok is
+// false where there is none.
+func (b *Bus) last(ctx context.Context, stream, subject, tried string) (s Stored, ok bool, err error) {
+	question, err := json.Marshal(map[string]string{"last_by_subj": subject})
 	if err != nil {
 		return s, false, Explain(err, tried)
 	}
@@ -206,6 +211,5 @@ func (b *Bus) Entry(ctx context.Context, bucket Bucket, key string) (s Stored, o
 	case answer.Error != nil:
 		return s, false, Explain(answer.Error, tried)
 	}
-	s = Stored{Subject: BucketSubject(b.Fleet, bucket, key), Seq: answer.Message.Seq, Time: answer.Message.Time, Data: answer.Message.Data}
-	return s, len(s.Data) > 0, nil
+	return Stored{Subject: subject, Seq: answer.Message.Seq, Time: answer.Message.Time, Data: answer.Message.Data}, true, nil
 }

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"strconv"
@@ -38,6 +39,26 @@ func (b *Bus) Checkpoints(ctx context.Context) (jetstream.ObjectStore, error) {
 		}
 	}
 	return store, Explain(err, "open the object store "+cfg.Bucket)
+}
+
+// CheckpointThere asks the leader of the store whether a checkpoint is there: any other
+// server may be behind, and a checkpoint that is said to be gone costs a job all its work.
+// The code of the error is unavailable where there is no leader.
+func (b *Bus) CheckpointThere(ctx context.Context, name string) (bool, error) {
+	store := CheckpointsName(b.Fleet)
+	tried := "look for checkpoint " + name
+	// The Object Store encodes names, and leaves a mark of what was deleted.
+	s, ok, err := b.last(ctx, "OBJ_"+store, "$O."+store+".M."+base64.URLEncoding.EncodeToString([]byte(name)), tried)
+	if err != nil || !ok {
+		return false, err
+	}
+	var meta struct {
+		Deleted bool `json:"deleted"`
+	}
+	if err := json.Unmarshal(s.Data, &meta); err != nil {
+		return false, Explain(err, tried)
+	}
+	return !meta.Deleted, nil
 }
 
 // Entry is an entry of a bucket as it was read, with its revision.
