@@ -9,7 +9,6 @@ import (
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // Do submits a job and waits for its end, see [Client.Submit] and [Client.Wait]. Its
@@ -41,13 +40,14 @@ func (c *Client) Do(ctx context.Context, job Job, onProgress func(messages.Progr
 
 	// The stream's word and the executor's are waited for at once.
 	stored := c.publishFirst(s) == nil
+	open := stored // it was published, and the stream has said nothing yet
 	waits := messages.Job{ID: s.req.ID, Task: job.Task, Origin: c.origin, Site: s.site, State: messages.GoalAccepted}
 	for {
 		if !stored {
-			if bad := c.publishJob(ctx, s); bad != nil {
+			if bad := c.publishJob(ctx, s, open); bad != nil {
 				return messages.Job{}, bad
 			}
-			stored = true
+			stored, open = true, true
 			e.stored.Store(true)
 		}
 		select {
@@ -92,9 +92,9 @@ func (c *Client) publishFirst(s submission) error {
 	if !c.bus.Seen(s.site, messages.Training) {
 		return nats.ErrNoStreamResponse // who makes the stream waits for that
 	}
-	h := nats.Header(new(messages.Headers).Job(&s.req))
-	h[jetstream.ExpectedLastSubjSeqHeader] = []string{"0"}
-	err := c.nc.PublishMsg(&nats.Msg{Subject: s.subject(c.bus), Reply: c.replies + "j." + s.req.ID, Header: h, Data: s.body})
+	m := c.message(s)
+	m.Reply = c.replies + "j." + s.req.ID
+	err := c.nc.PublishMsg(m)
 	if err == nil {
 		c.trace(TraceEvent{Kind: TraceSent, ID: s.req.ID, Class: messages.Training, Task: s.req.Task, Key: s.req.Key})
 	}

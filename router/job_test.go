@@ -144,6 +144,57 @@ func TestSubmitAgainAfterItsEnd(t *testing.T) {
 	}
 }
 
+// The word that a job is stored is lost, and it ends and leaves its queue before it is
+// published again: it does not run a second time.
+func TestPublishedAgainAfterItsEnd(t *testing.T) {
+	f := newFleet(t)
+	f.plan(task(messages.Training, "learn", "cloud"))
+	c := f.client()
+	s, bad := c.prepare("tester", Job{Task: "learn", Key: "run-7"})
+	if bad == nil {
+		bad = c.publishJob(ctxFor(t), s, false)
+	}
+	if bad != nil {
+		t.Fatal(bad)
+	}
+	f.change(s.req.ID, func(j *messages.Job) { j.State, j.Attempt = messages.GoalSucceeded, 1 })
+	remove := func() {
+		w, err := c.work(ctxFor(t), messages.Subject{ID: s.req.ID})
+		if err == nil {
+			err = f.bus.Remove(ctxFor(t), w)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove()
+	// It was looked for a moment too early: the stream remembers it.
+	if bad := c.publishJob(ctxFor(t), s, false); bad != nil || len(f.queued()) != 0 {
+		t.Fatalf("%v, %d are queued", bad, len(f.queued()))
+	}
+	// The stream has forgotten it: its record tells.
+	if err := f.bus.JS.DeleteStream(ctxFor(t), "FB__f__main__jobs"); err != nil {
+		t.Fatal(err)
+	}
+	c.bus.Forget()
+	if err := c.bus.Stream(ctxFor(t), "main", messages.Training); err != nil {
+		t.Fatal(err)
+	}
+	if bad := c.publishJob(ctxFor(t), s, true); bad != nil || len(f.queued()) != 0 {
+		t.Fatalf("%v, %d are queued", bad, len(f.queued()))
+	}
+	// Somebody has deleted one that nobody has begun: that is said, and not that it is stored.
+	s, bad = c.prepare("tester", Job{Task: "learn", Key: "run-8"})
+	if bad == nil {
+		bad = c.publishJob(ctxFor(t), s, false)
+	}
+	if bad != nil {
+		t.Fatal(bad)
+	}
+	remove()
+	wantCode(t, c.publishJob(ctxFor(t), s, false), messages.CodeConflict)
+}
+
 // A queue that refuses: there is an error, and no record that would wait for ever.
 func TestSubmitRefused(t *testing.T) {
 	f := newFleet(t)
