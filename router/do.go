@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -101,11 +102,12 @@ func (c *Client) publishFirst(s submission) error {
 	return err
 }
 
-// ends is who waits for the end of a job that this client has submitted, by its id. One
-// clock is enough for all: a timer for each would cost each short job.
+// ends is who waits for the end of a job that this client has submitted, by its id: several
+// may for one, by its key. One clock is enough for all: a timer for each would cost each
+// short job.
 type ends struct {
 	mu sync.Mutex
-	m  map[string]*ending
+	m  map[string][]*ending
 }
 
 type ending struct {
@@ -122,16 +124,17 @@ func (c *Client) expectJob(id string) *ending {
 	c.ends.mu.Lock()
 	defer c.ends.mu.Unlock()
 	if c.ends.m == nil {
-		c.ends.m = make(map[string]*ending)
+		c.ends.m = make(map[string][]*ending)
 	}
-	c.ends.m[id] = e // where two wait for one job, the other finds the record
+	c.ends.m[id] = append(c.ends.m[id], e)
 	return e
 }
 
 func (c *Client) forgetJob(id string, e *ending) {
 	c.ends.mu.Lock()
 	defer c.ends.mu.Unlock()
-	if c.ends.m[id] == e {
+	all := slices.DeleteFunc(c.ends.m[id], func(x *ending) bool { return x == e })
+	if c.ends.m[id] = all; len(all) == 0 {
 		delete(c.ends.m, id)
 	}
 }
@@ -146,11 +149,10 @@ func (c *Client) remind(ctx context.Context) {
 			return
 		case now := <-tick.C:
 			c.ends.mu.Lock()
-			for _, e := range c.ends.m {
-				if now.Sub(e.since) >= jobPoll {
-					select {
-					case e.look <- struct{}{}:
-					default:
+			for _, all := range c.ends.m {
+				for _, e := range all {
+					if now.Sub(e.since) >= jobPoll {
+						wake(e.look)
 					}
 				}
 			}
@@ -159,20 +161,24 @@ func (c *Client) remind(ctx context.Context) {
 	}
 }
 
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
 // jobAcked takes in the stream's word on a job.
 func (c *Client) jobAcked(id string, m *nats.Msg) {
 	_, err := bus.PubAck(m)
 	c.ends.mu.Lock()
 	defer c.ends.mu.Unlock()
-	e := c.ends.m[id]
-	switch {
-	case e == nil:
-	case err == nil:
-		e.stored.Store(true)
-	default:
-		select {
-		case e.refused <- struct{}{}:
-		default:
+	for _, e := range c.ends.m[id] {
+		switch {
+		case err == nil:
+			e.stored.Store(true)
+		case !e.stored.Load(): // of two submissions of one job the stream may refuse one
+			wake(e.refused)
 		}
 	}
 }
@@ -186,7 +192,7 @@ func (c *Client) jobEnded(s messages.Subject, r messages.Reply, body []byte) {
 	}
 	c.ends.mu.Lock()
 	defer c.ends.mu.Unlock()
-	if e := c.ends.m[r.Job]; e != nil {
+	for _, e := range c.ends.m[r.Job] {
 		select {
 		case e.end <- job:
 		default:
