@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -304,5 +305,33 @@ func TestWaitThroughRestart(t *testing.T) {
 	f.change(id, func(j *messages.Job) { j.State = messages.GoalSucceeded })
 	if err := next(t, "the end", done); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A redrive whose answer was lost, and which finds its own record, has succeeded.
+func TestRedrivable(t *testing.T) {
+	in := func(state messages.GoalState, redriven int) messages.Job {
+		return messages.Job{ID: "j", State: state, Redriven: redriven}
+	}
+	for _, c := range []struct {
+		name  string
+		job   messages.Job
+		wrote int
+		want  messages.Code // "": it is written
+		done  bool
+	}{
+		{"a dead letter", in(messages.GoalAborted, 0), 0, "", false},
+		{"one that was redriven before", in(messages.GoalAborted, 2), 0, "", false},
+		{"one that was not written yet", in(messages.GoalAborted, 0), 1, "", false},
+		{"one that waits", in(messages.GoalAccepted, 1), 0, messages.CodeConflict, false},
+		{"one that was changed by somebody else", in(messages.GoalCanceled, 0), 1, messages.CodeConflict, false},
+		{"one that this call has redriven", in(messages.GoalAccepted, 1), 1, "", true},
+		{"likewise, and it runs", in(messages.GoalExecuting, 3), 3, "", true},
+		{"likewise, and it failed again", in(messages.GoalAborted, 1), 1, "", true},
+	} {
+		err := redrivable(c.job, c.wrote)
+		if errors.Is(err, errUnchanged) != c.done || !c.done && messages.CodeOf(err) != c.want {
+			t.Errorf("%s: %v", c.name, err)
+		}
 	}
 }

@@ -58,9 +58,10 @@ func (c *Client) Cancel(ctx context.Context, id string) (messages.Job, error) {
 // ABORTED, not_found where its body is not kept any more.
 func (c *Client) Redrive(ctx context.Context, id string) (messages.Job, error) {
 	var w bus.Work
+	wrote := 0
 	job, err := c.change(ctx, id, func(job *messages.Job) (err error) {
-		if !job.Dead() {
-			return messages.Errorf(messages.CodeConflict, "job %s is %s; only jobs that are ABORTED can be redriven", id, job.State)
+		if err := redrivable(*job, wrote); err != nil {
+			return err
 		}
 		limit, cancel := context.WithTimeout(ctx, jobTry)
 		defer cancel()
@@ -72,18 +73,32 @@ func (c *Client) Redrive(ctx context.Context, id string) (messages.Job, error) {
 		}
 		job.State, job.Code, job.Reason, job.Pause = messages.GoalAccepted, "", "", 0
 		job.Free, job.Redriven = job.Attempt, job.Redriven+1
+		wrote = job.Redriven
 		return nil
 	})
 	if err != nil {
 		return job, err
 	}
 	// Persist, then send: a job that waits by its record and is in no queue is put there by
-	// a sweeper.
+	// a sweeper. Whoever was first, its message is a newer one, and this one is refused.
 	bad := c.try(ctx, "queue job "+id+" again", func(ctx context.Context) error { return c.bus.Renew(ctx, w, job.Attempt+1) })
 	if bad != nil && bad.Code != messages.CodeConflict { // else a sweeper was first
 		return job, bad
 	}
 	return job, nil
+}
+
+// redrivable returns nil where a job is to be redriven, and errUnchanged where it has been
+// already: this call has tried to write so (wrote, how often it was redriven then), has
+// heard nothing, and its write was stored, or somebody else's was. It is pure.
+func redrivable(job messages.Job, wrote int) error {
+	switch {
+	case wrote > 0 && job.Redriven >= wrote:
+		return errUnchanged
+	case !job.Dead():
+		return messages.Errorf(messages.CodeConflict, "job %s is %s; only jobs that are ABORTED can be redriven", job.ID, job.State)
+	}
+	return nil
 }
 
 // errUnchanged says that a record is as it should be.

@@ -50,6 +50,12 @@ func (s *Sweeper) sweep(ctx context.Context, now time.Time) {
 		if r := l.view.Record; r != nil && r.Dead() {
 			l.job.next = now.Add(deadAgain)
 		}
+		if !l.view.Overdue() {
+			l.job.mark = 0
+		} else if l.job.mark == 0 {
+			l.job.mark = l.queue.Delivered.Stream
+		}
+		l.view.Passed = l.job.mark > 0 && l.queue.Delivered.Stream > l.job.mark
 		if l.view.Wanting() {
 			l.job.looks++
 		} else {

@@ -62,6 +62,7 @@ type sweepJob struct {
 	since time.Time
 	looks int
 	next  time.Time // not before then
+	mark  uint64    // the newest message that its queue had delivered when it was first seen overdue; 0: it is not
 }
 
 // NewSweeper makes a sweeper over a connection, which stays the caller's. Of cfg it takes

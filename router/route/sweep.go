@@ -14,10 +14,14 @@ import (
 //     behind.
 //   - SweepSettle is how long a record stands before its queue is expected to have done
 //     what it says: a look and the time of a message.
+//   - SweepPassed is how long a record stands before a queue that has delivered a later job
+//     for the first time is said to have lost this one: what is to be delivered again comes
+//     first, but for a consumer whose leader has changed that may take the ack wait, 15 s.
 const (
 	SweepEvery  = time.Second
 	SweepLooks  = 2
 	SweepSettle = 2 * SweepEvery
+	SweepPassed = time.Minute
 )
 
 // Holder is what is known of the agent that a record says runs a job.
@@ -40,6 +44,7 @@ type JobView struct {
 	Delivered  bool // its consumer has delivered it at least once
 	Acked      bool // its consumer, and nobody, will deliver it again
 	Idle       bool // pulls wait at its consumer, and nothing else does
+	Passed     bool // since it is [JobView.Overdue] its consumer has delivered one that was never delivered before
 	Exhausted  int  // deliveries after which its consumer gave it up; 0: it did not
 	Looks      int  // looks in a row, this one included, that found it wanting
 }
@@ -93,9 +98,10 @@ func (v JobView) wanting() (act JobAct) {
 		return SweepNothing // it waits for its turn, or may just have been delivered
 	case v.Acked && v.Record == nil && v.Age > recordsKept:
 		return SweepRemove
-	case v.Acked, v.Idle && v.Looks > 2*SweepLooks:
+	case v.Acked, v.Passed, v.Idle && v.Looks > 2*SweepLooks:
 		// Somebody acknowledged it. Where something before it in the queue is not
-		// acknowledged that is not seen; but it was released and would have been taken.
+		// acknowledged that is not seen; but it was released and would have been taken, or
+		// would have had its turn before those that came after it.
 		return SweepRenew
 	case v.Record == nil, v.Idle:
 		// Nobody has written within SweepSettle that it runs, so nobody runs it: its executor
@@ -103,6 +109,18 @@ func (v JobView) wanting() (act JobAct) {
 		return SweepRelease
 	}
 	return SweepNothing
+}
+
+// Overdue reports whether a job that nobody runs should long have been delivered again, if
+// its queue has delivered anything.
+func (v JobView) Overdue() bool {
+	if v.Unreadable || !v.Delivered {
+		return false
+	}
+	if v.Record == nil {
+		return v.Stands >= SweepPassed
+	}
+	return v.Record.State == messages.GoalAccepted && v.Stands >= messages.Millis(v.Record.Pause)+SweepPassed
 }
 
 // Wanting reports whether this look found something wrong.

@@ -38,6 +38,9 @@ func TestSweep(t *testing.T) {
 		{"it pauses", JobView{Record: paused, Delivered: true, Idle: true, Stands: time.Minute}, SweepNothing, false},
 		{"its pause is over", JobView{Record: paused, Delivered: true, Idle: true, Stands: 63 * time.Second}, SweepRelease, false},
 		{"all slots are taken", JobView{Record: in(messages.GoalAccepted), Delivered: true, Stands: time.Hour}, SweepNothing, false},
+		{"those that came later are delivered", JobView{Record: in(messages.GoalAccepted), Delivered: true, Passed: true, Stands: time.Hour}, SweepRenew, false},
+		{"likewise, and nobody has written that it runs", JobView{Delivered: true, Passed: true, Stands: time.Hour}, SweepRenew, false},
+		{"likewise, and it runs", JobView{Record: in(messages.GoalExecuting), Holder: HolderHas, Delivered: true, Passed: true, Stands: time.Hour}, SweepNothing, false},
 		{"somebody acknowledged it between attempts", JobView{Record: in(messages.GoalAccepted), Delivered: true, Acked: true, Stands: time.Hour}, SweepRenew, false},
 		{"queued again, it waits", JobView{Record: in(messages.GoalAccepted), Stands: time.Hour}, SweepNothing, false},
 		{"its queue gave it up", JobView{Record: in(messages.GoalAccepted), Delivered: true, Exhausted: 7, Stands: time.Hour}, SweepBury, false},
@@ -61,6 +64,28 @@ func TestSweep(t *testing.T) {
 	// Released again and again, pulls waiting: nobody will ever deliver it.
 	if got := (JobView{Delivered: true, Idle: true, Stands: time.Hour, Looks: 2*SweepLooks + 1}).Sweep(); got != SweepRenew {
 		t.Errorf("released in vain: %d", got)
+	}
+}
+
+func TestOverdue(t *testing.T) {
+	in := func(s messages.GoalState, pause float64) *messages.Job { return &messages.Job{State: s, Pause: pause} }
+	for _, c := range []struct {
+		name string
+		v    JobView
+		want bool
+	}{
+		{"it waits for its turn", JobView{Stands: time.Hour}, false},
+		{"it runs", JobView{Record: in(messages.GoalExecuting, 0), Delivered: true, Stands: time.Hour}, false},
+		{"it was given back just now", JobView{Record: in(messages.GoalAccepted, 0), Delivered: true, Stands: 59 * time.Second}, false},
+		{"it was given back long ago", JobView{Record: in(messages.GoalAccepted, 0), Delivered: true, Stands: time.Minute}, true},
+		{"it pauses", JobView{Record: in(messages.GoalAccepted, 60_000), Delivered: true, Stands: 119 * time.Second}, false},
+		{"its pause is over", JobView{Record: in(messages.GoalAccepted, 60_000), Delivered: true, Stands: 2 * time.Minute}, true},
+		{"nobody has written anything", JobView{Delivered: true, Stands: time.Minute}, true},
+		{"a record of nonsense", JobView{Unreadable: true, Delivered: true, Stands: time.Hour}, false},
+	} {
+		if c.v.Overdue() != c.want {
+			t.Errorf("%s: %v", c.name, !c.want)
+		}
 	}
 }
 

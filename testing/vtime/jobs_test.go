@@ -279,6 +279,44 @@ func TestStolenAcks(t *testing.T) {
 	}
 }
 
+// Somebody acknowledges a job between two attempts, and its queue is never idle: when those
+// that came after it have their turn, it is queued again.
+func TestStolenAckInBusyQueue(t *testing.T) {
+	bubble(t, func(t *testing.T, s *natstest.Server, b *bus.Bus) {
+		j := newJobBench(t, s, b, messages.Task{}, 2)
+		j.fit = func(ctx context.Context, _ string, r *agent.Request) ([]byte, error) {
+			last := map[string]time.Duration{"before": time.Hour, "after": 40 * time.Second}[string(r.Body)]
+			select {
+			case <-time.After(last):
+			case <-ctx.Done():
+			}
+			return nil, ctx.Err()
+		}
+		j.agent("a1")
+		before := j.submit(router.Job{Body: []byte("before")}) // it runs, and hides the other from the ack floor
+		j.executing(before)
+		stolen := j.submit(router.Job{Body: []byte("stolen")})
+		c := must[jetstream.Consumer](t)(b.Consumer(within(t, time.Minute), site, messages.Training, "fit"))
+		got := pull(t, c, 0, 1, time.Second)
+		if len(got) != 1 {
+			t.Fatalf("%d were delivered", len(got))
+		}
+		job := messages.Job{ID: stolen, Task: "fit", Origin: origin, Site: site, State: messages.GoalAccepted, Attempt: 1}
+		j.put(bus.Jobs, stolen, &job)
+		check(t, b.Conn.Publish(got[0].Reply(), bus.Ack))
+		for range 10 {
+			j.submit(router.Job{Body: []byte("after")})
+		}
+		j.agent("a2")
+		at := messages.Subject{Kind: messages.KindJob, Fleet: fleet, Site: site, Priority: messages.Normal, Task: "fit", Origin: origin, ID: stolen}
+		old := must[bus.Work](t)(b.Find(within(t, time.Minute), at))
+		pass(2*time.Minute + 30*time.Second) // three of the ten; it is overdue after the first minute
+		if now := must[bus.Work](t)(b.Find(within(t, time.Minute), at)); now.Seq == old.Seq {
+			t.Error("it was not queued again")
+		}
+	})
+}
+
 // Somebody deletes the message of a job: its record says so, for who waits.
 func TestMessageOfJobDeleted(t *testing.T) {
 	bubble(t, func(t *testing.T, s *natstest.Server, b *bus.Bus) {
