@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
@@ -21,7 +22,8 @@ import (
 //   - sweepTry bounds what one look asks of the server; where it does not answer, nothing
 //     is known and nothing is done.
 //   - sweepProbe bounds the wait for an agent's answer; it answers in milliseconds.
-//   - sweepSites is how often it looks for streams of new sites.
+//   - sweepSites is how often it looks for streams of new sites, and whether a stream is
+//     still the one that it reads.
 //   - sweepOrphans is how often it looks for records whose message is gone: it reads all
 //     records for that.
 const (
@@ -186,10 +188,16 @@ func (s *Sweeper) follow(ctx context.Context, site *sweepSite) error {
 	limit, cancel := context.WithTimeout(ctx, sweepTry)
 	defer cancel()
 	stream, err := s.bus.JS.Stream(limit, bus.StreamName(s.bus.Fleet, site.name, messages.Training))
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		s.mu.Lock()
+		clear(site.jobs) // they went with it
+		s.mu.Unlock()
+	}
 	if err != nil {
 		return err
 	}
-	c, err := stream.OrderedConsumer(limit, jetstream.OrderedConsumerConfig{HeadersOnly: true})
+	// Whatever ends the consumer ends this: it is read again from the beginning.
+	c, err := stream.OrderedConsumer(limit, jetstream.OrderedConsumerConfig{HeadersOnly: true, MaxResetAttempts: 1})
 	if err != nil {
 		return err
 	}
@@ -199,6 +207,11 @@ func (s *Sweeper) follow(ctx context.Context, site *sweepSite) error {
 	}
 	defer context.AfterFunc(ctx, list.Stop)()
 	defer list.Stop()
+	checking, done := context.WithCancel(ctx)
+	var checker sync.WaitGroup
+	checker.Go(func() { s.same(checking, stream.CachedInfo(), list.Stop) })
+	defer checker.Wait()
+	defer done()
 	s.mu.Lock()
 	clear(site.jobs)
 	site.full = c.CachedInfo() != nil && c.CachedInfo().NumPending == 0
@@ -221,6 +234,28 @@ func (s *Sweeper) follow(ctx context.Context, site *sweepSite) error {
 		site.jobs[w.ID] = &sweepJob{work: w, since: time.Now()}
 		site.full = site.full || meta.NumPending == 0
 		s.mu.Unlock()
+	}
+}
+
+// same calls stop when a stream is not the one any more that is read: one that was deleted
+// and made again counts from 1, and a reader that waits for what comes after its last message
+// would see nothing of it. It returns then, or when ctx ends.
+func (s *Sweeper) same(ctx context.Context, was *jetstream.StreamInfo, stop func()) {
+	tick := time.NewTicker(sweepSites)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		limit, cancel := context.WithTimeout(ctx, sweepTry)
+		now, err := s.bus.JS.Stream(limit, was.Config.Name)
+		cancel()
+		if errors.Is(err, jetstream.ErrStreamNotFound) || err == nil && !now.CachedInfo().Created.Equal(was.Created) {
+			stop()
+			return
+		}
 	}
 }
 

@@ -317,6 +317,29 @@ func TestStolenAckInBusyQueue(t *testing.T) {
 	})
 }
 
+// A stream is deleted and made again: its jobs are swept as those before.
+func TestJobsStreamMadeAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, s *natstest.Server, b *bus.Bus) {
+		j := newJobBench(t, s, b, messages.Task{}, 1)
+		j.fit = func(context.Context, string, *agent.Request) ([]byte, error) { return []byte("done"), nil }
+		end := j.agent("a1")
+		for range 5 {
+			j.ends(j.submit(router.Job{}))
+		}
+		end()
+		pass(5 * time.Second)
+		check(t, b.JS.DeleteStream(within(t, time.Minute), bus.StreamName(fleet, site, messages.Training)))
+		b.Forget()
+		check(t, b.Stream(within(t, time.Minute), site, messages.Training))
+		j.agent("a1")
+		j.ends(j.submit(router.Job{}))
+		pass(15 * time.Second)
+		if n := j.messagesLeft(); n != 0 {
+			t.Errorf("%d messages are left", n)
+		}
+	})
+}
+
 // Somebody deletes the message of a job: its record says so, for who waits.
 func TestMessageOfJobDeleted(t *testing.T) {
 	bubble(t, func(t *testing.T, s *natstest.Server, b *bus.Bus) {
