@@ -19,9 +19,11 @@ import (
 
 // Times of a sweeper, beside those of package route.
 //
-//   - sweepTry bounds what one look asks of the server; where it does not answer, nothing
-//     is known and nothing is done.
-//   - sweepProbe bounds the wait for an agent's answer; it answers in milliseconds.
+//   - sweepTry bounds each thing that is asked of the server: the state of a queue, a chunk of
+//     records with the agents that these name, an act. Where it does not answer, nothing is
+//     known of that and nothing is done about it.
+//   - sweepProbe bounds the wait for an agent's answer; it answers in milliseconds. It fits
+//     into sweepTry, because all agents are asked at once.
 //   - sweepSites is how often it looks for streams of new sites, and whether a stream is
 //     still the one that it reads.
 //   - sweepOrphans is how often it looks for records whose message is gone: it reads all
@@ -55,6 +57,10 @@ type sweepSite struct {
 	name string
 	jobs map[string]*sweepJob // by id; guarded by Sweeper.mu
 	full bool                 // all that was there when it was read has been read
+
+	// Of its loop, see sweepAll.
+	turn   int       // which chunk of records is the first; it grows when one does not come
+	warned time.Time // when it was last said that jobs are not swept
 }
 
 // sweepJob is a job whose message stands in a stream.
@@ -109,7 +115,6 @@ func (s *Sweeper) Run(ctx context.Context) error {
 				listed = now
 			}
 		}
-		s.sweep(ctx, now)
 		if now.Sub(orphans) >= sweepOrphans && s.orphans(ctx) {
 			orphans = now
 		}
@@ -165,6 +170,7 @@ func (s *Sweeper) list(ctx context.Context, readers *sync.WaitGroup) bool {
 		s.mu.Unlock()
 		if !known {
 			readers.Go(func() { s.read(ctx, site) })
+			readers.Go(func() { s.sweepAll(ctx, site) })
 		}
 	}
 	return true

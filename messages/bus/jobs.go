@@ -232,17 +232,25 @@ const listBatch = 256
 
 // Remove takes the work of a job out of its stream. That it is not there is no error.
 func (b *Bus) Remove(ctx context.Context, w Work) error {
-	stream, err := b.JS.Stream(ctx, StreamName(b.Fleet, w.Site, messages.Training))
+	what := "remove job " + w.ID
+	// The client library asks for the stream's state first, which for a long queue costs more
+	// than the deletion.
+	ask := []byte(`{"seq":` + strconv.FormatUint(w.Seq, 10) + `,"no_erase":true}`)
+	m, err := b.Conn.RequestWithContext(ctx, b.api()+".STREAM.MSG.DELETE."+StreamName(b.Fleet, w.Site, messages.Training), ask)
 	if err != nil {
-		return Explain(err, "remove job "+w.ID)
+		return Explain(err, what)
 	}
-	err = stream.DeleteMsg(ctx, w.Seq)
-	// The server has no code of its own for a message that is gone, and the client library
-	// keeps only the text.
-	if errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) && strings.Contains(err.Error(), "no message found") {
+	var answer struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(m.Data, &answer); err != nil {
+		return messages.Errorf(messages.CodeUnavailable, "%s: the server's answer cannot be read: %v", what, err)
+	}
+	// The server has no code of its own for a message that is gone.
+	if answer.Error == nil || strings.Contains(answer.Error.Description, "no message found") {
 		return nil
 	}
-	return Explain(err, "remove job "+w.ID)
+	return Explain(answer.Error, what)
 }
 
 // Renew puts the work of a job into its queue again, behind those that wait: it was

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/fleetbus/fleetbus/router"
 	"github.com/fleetbus/fleetbus/testing/natstest"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -183,6 +185,34 @@ func TestJobMovesAtOnce(t *testing.T) {
 		pass(5 * time.Second)
 		if after, _ := j.ends(id); string(after.Result) != "half done" || j.messagesLeft() != 0 {
 			t.Errorf("%+v, %d messages left", after, j.messagesLeft())
+		}
+	})
+}
+
+// Agents that are silent, however many, keep nobody from a job whose agent is gone.
+func TestSilentAgentsHideNobody(t *testing.T) {
+	bubble(t, func(t *testing.T, s *natstest.Server, b *bus.Bus) {
+		j := newJobBench(t, s, b, messages.Task{}, 1)
+		c := must[jetstream.Consumer](t)(b.Consumer(within(t, time.Minute), site, messages.Training, "fit"))
+		const silent = 40
+		var gone string
+		for n := range silent + 1 {
+			id := j.submit(router.Job{})
+			job := messages.Job{ID: id, Task: "fit", Origin: origin, Site: site, State: messages.GoalExecuting, Attempt: 1, Agent: "gone"}
+			if gone = id; n < silent {
+				job.Agent = "silent-" + strconv.Itoa(n)
+				at := b.Subject(messages.KindProbe, site)
+				at.Agent, at.Origin = job.Agent, ""
+				must[*nats.Subscription](t)(b.Conn.SubscribeSync(at.String()))
+			}
+			j.put(bus.Jobs, id, &job)
+		}
+		check(t, b.Conn.Flush())
+		if got := pull(t, c, 0, silent+1, time.Second); len(got) != silent+1 {
+			t.Fatalf("%d were delivered", len(got))
+		}
+		if _, took := j.job(gone, "it to be taken", func(job messages.Job) bool { return job.State == messages.GoalAccepted }); took > 5*time.Second {
+			t.Errorf("it took %v", took)
 		}
 	})
 }
