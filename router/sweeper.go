@@ -26,13 +26,15 @@ import (
 //     into sweepTry, because all agents are asked at once.
 //   - sweepSites is how often it looks for streams of new sites, and whether a stream is
 //     still the one that it reads.
-//   - sweepOrphans is how often it looks for records whose message is gone: it reads all
-//     records for that.
+//   - sweepOrphans is how often it looks for records whose message is gone: it lists all
+//     records for that, for sweepList at most, and where that fails tries again after sweepAgain.
 const (
 	sweepTry     = 2 * time.Second
 	sweepProbe   = 500 * time.Millisecond
 	sweepSites   = 5 * time.Second
 	sweepOrphans = 10 * time.Minute
+	sweepList    = 5 * time.Minute
+	sweepAgain   = time.Minute
 )
 
 // Sweeper owns the jobs of a fleet while nobody runs them: it has those delivered again
@@ -107,16 +109,14 @@ func (s *Sweeper) Run(ctx context.Context) error {
 	defer cancel()
 	tick := time.NewTicker(route.SweepEvery)
 	defer tick.Stop()
-	var listed, orphans time.Time
+	readers.Go(func() { s.seekOrphans(ctx) })
+	var listed time.Time
 	for {
 		now := time.Now()
 		if now.Sub(listed) >= sweepSites {
 			if s.list(ctx, &readers) {
 				listed = now
 			}
-		}
-		if now.Sub(orphans) >= sweepOrphans && s.orphans(ctx) {
-			orphans = now
 		}
 		select {
 		case <-ctx.Done():
@@ -133,12 +133,18 @@ func (s *Sweeper) gaveUp(m *nats.Msg) {
 		Seq        uint64 `json:"stream_seq"`
 		Deliveries int    `json:"deliveries"`
 	}
-	if json.Unmarshal(m.Data, &said) != nil || !strings.HasPrefix(said.Stream, "FB__"+s.bus.Fleet+"__") {
-		return // another fleet's, or nobody's
+	if json.Unmarshal(m.Data, &said) != nil || !s.jobsStream(said.Stream) {
+		return // of other work, another fleet's, or nobody's
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.exhausted[exhaustedKey(said.Stream, said.Seq)] = max(1, said.Deliveries)
+}
+
+// jobsStream reports whether a stream is one of this fleet's with jobs.
+func (s *Sweeper) jobsStream(name string) bool {
+	first, last, _ := strings.Cut(bus.StreamName(s.bus.Fleet, "*", messages.Training), "*")
+	return strings.HasPrefix(name, first) && strings.HasSuffix(name, last)
 }
 
 // list reads the streams of sites that it does not read yet.
