@@ -72,7 +72,10 @@ type sweepJob struct {
 	since time.Time
 	looks int
 	next  time.Time // not before then
-	mark  uint64    // the newest message that its queue had delivered when it was first seen overdue; 0: it is not
+	// Since when the bucket's leader has said that it has no record; of its site's loop, see
+	// release.
+	absent time.Time
+	mark   uint64 // the newest message that its queue had delivered when it was first seen overdue; 0: it is not
 }
 
 // NewSweeper makes a sweeper over a connection, which stays the caller's. Of cfg it takes

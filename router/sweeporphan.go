@@ -142,7 +142,7 @@ func (s *Sweeper) orphan(ctx context.Context, job messages.Job, rev uint64) {
 			return
 		}
 	}
-	if err := s.write(limit, route.Orphaned(job), rev); err == nil {
+	if _, err := s.write(limit, route.Orphaned(job), rev); err == nil {
 		s.log.Warn("the message of a job is gone: it is ended", "job", job.ID, "task", job.Task)
 	}
 }

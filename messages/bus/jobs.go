@@ -272,9 +272,13 @@ func (b *Bus) Renew(ctx context.Context, w Work, attempt int) error {
 const MostRecords = manyMost
 
 // Release makes the consumer of a task give a job that it has delivered to somebody who is
-// gone to somebody else, now. Where nobody has it, nothing happens.
-func (b *Bus) Release(c *jetstream.ConsumerInfo, seq uint64) error {
+// gone to somebody else, when pause is over. Where nobody has it, nothing happens.
+func (b *Bus) Release(c *jetstream.ConsumerInfo, seq uint64, pause time.Duration) error {
 	// The server looks at the stream's sequence, and wants a delivery that it has made.
 	subject := "$JS.ACK." + c.Stream + "." + c.Name + ".1." + strconv.FormatUint(seq, 10) + "." + strconv.FormatUint(c.Delivered.Consumer, 10) + ".0.0"
-	return Explain(b.Conn.Publish(subject, Nak), "give a job to another executor")
+	word := Nak
+	if pause > 0 {
+		word = NakDelay(pause)
+	}
+	return Explain(b.Conn.Publish(subject, word), "give a job to another executor")
 }

@@ -1,6 +1,7 @@
 package route
 
 import (
+	"strings"
 	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
@@ -17,11 +18,16 @@ import (
 //   - SweepPassed is how long a record stands before a queue that has delivered a later job
 //     for the first time is said to have lost this one: what is to be delivered again comes
 //     first, but for a consumer whose leader has changed that may take the ack wait, 15 s.
+//   - TakenPause is before a job is begun again that was taken from one agent after another;
+//     it doubles each time up to TakenMost. The first time it is begun at once. Whoever takes it
+//     may be wrong each time: its agents may live, and only the sweeper not reach them.
 const (
 	SweepEvery  = time.Second
 	SweepLooks  = 2
 	SweepSettle = 2 * SweepEvery
 	SweepPassed = time.Minute
+	TakenPause  = 5 * time.Second
+	TakenMost   = time.Minute
 )
 
 // Holder is what is known of the agent that a record says runs a job.
@@ -31,7 +37,7 @@ type Holder int
 const (
 	HolderUnknown Holder = iota // not asked, or silent: the queue's ack wait decides
 	HolderHas                   // it has the job
-	HolderGone                  // nobody listens there, another life answers, or it has no such job
+	HolderGone                  // nobody listens there, or it has no such job
 )
 
 // JobView is what a sweeper knows of a job whose message stands in its stream.
@@ -138,7 +144,7 @@ func (v JobView) Sweep() JobAct {
 // Taken is how the record of a job reads whose executor is gone, or that is buried after
 // its queue has delivered it so often in vain (exhausted).
 func Taken(job messages.Job, exhausted int) messages.Job {
-	why := "agent " + job.Agent + " went away while it ran"
+	why := "agent " + job.Agent + " " + wentAway
 	if job.Agent == "" {
 		why = "its executors went away before they could say so"
 	}
@@ -156,6 +162,30 @@ func Taken(job messages.Job, exhausted int) messages.Job {
 	next.Remember(messages.CodeBackendFailed, why)
 	next.State, next.Code, next.Reason, next.Pause = messages.GoalAccepted, messages.CodeBackendFailed, why, 0
 	next.Agent, next.Inc = "", messages.Incarnation{}
+	if pause := takenPause(next.History); pause > 0 {
+		next.Pause = float64(pause) / float64(time.Millisecond)
+	}
+	return next
+}
+
+// wentAway ends the reason of an attempt that was taken away.
+const wentAway = "went away while it ran"
+
+// takenPause is the pause before a job is begun again whose last attempts were taken away.
+func takenPause(history []messages.JobAttempt) (pause time.Duration) {
+	for n := len(history) - 2; n >= 0 && strings.HasSuffix(history[n].Reason, wentAway); n-- {
+		pause = min(max(TakenPause, 2*pause), TakenMost)
+	}
+	return pause
+}
+
+// Unbegun is how the record of a job reads that was delivered and of which nobody has written
+// anything. The number of that attempt is taken, so that whatever it still writes is
+// refused; it does not count, because most likely it was given back unbegun.
+func Unbegun(job messages.Job, attempt int) messages.Job {
+	next := job
+	next.State, next.Attempt, next.Free = messages.GoalAccepted, max(1, attempt), 1
+	next.Code, next.Reason = messages.CodeBackendFailed, "it was delivered, and nobody has written that it runs"
 	return next
 }
 

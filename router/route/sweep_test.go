@@ -100,6 +100,22 @@ func TestTaken(t *testing.T) {
 	if got := Orphaned(job); got.State != messages.GoalAborted || got.Reason == "" {
 		t.Errorf("%+v", got)
 	}
+	// Taken again and again, it pauses; whatever else happens to it in between ends that.
+	again, want := job, []float64{0, 5000, 10_000, 20_000, 40_000, 60_000, 60_000}
+	for n, pause := range want {
+		again = Taken(again, 0)
+		if again.Pause != pause {
+			t.Errorf("taken %d times: %v ms, want %v", n+1, again.Pause, pause)
+		}
+		again.State, again.Agent, again.Attempt = messages.GoalExecuting, "edge", again.Attempt+1
+	}
+	again.Remember(messages.CodeBackendFailed, "no")
+	if again = Taken(again, 0); again.Pause != 0 {
+		t.Errorf("%+v", again)
+	}
+	if got := Unbegun(messages.Job{ID: "j", Task: "t", State: messages.GoalAccepted}, 3); got.State != messages.GoalAccepted || got.Attempt != 3 || got.Free != 1 || got.Reason == "" {
+		t.Errorf("%+v", got)
+	}
 	job.State = messages.GoalCanceling
 	if got := Taken(job, 0); got.State != messages.GoalCanceled {
 		t.Errorf("%+v", got)
