@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -9,7 +10,6 @@ import (
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // Do submits a job and waits for its end, see [Client.Submit] and [Client.Wait]. Its
@@ -41,13 +41,14 @@ func (c *Client) Do(ctx context.Context, job Job, onProgress func(messages.Progr
 
 	// The stream's word and the executor's are waited for at once.
 	stored := c.publishFirst(s) == nil
+	open := stored // it was published, and the stream has said nothing yet
 	waits := messages.Job{ID: s.req.ID, Task: job.Task, Origin: c.origin, Site: s.site, State: messages.GoalAccepted}
 	for {
 		if !stored {
-			if bad := c.publishJob(ctx, s); bad != nil {
+			if bad := c.publishJob(ctx, s, open); bad != nil {
 				return messages.Job{}, bad
 			}
-			stored = true
+			stored, open = true, true
 			e.stored.Store(true)
 		}
 		select {
@@ -92,20 +93,21 @@ func (c *Client) publishFirst(s submission) error {
 	if !c.bus.Seen(s.site, messages.Training) {
 		return nats.ErrNoStreamResponse // who makes the stream waits for that
 	}
-	h := nats.Header(new(messages.Headers).Job(&s.req))
-	h[jetstream.ExpectedLastSubjSeqHeader] = []string{"0"}
-	err := c.nc.PublishMsg(&nats.Msg{Subject: s.subject(c.bus), Reply: c.replies + "j." + s.req.ID, Header: h, Data: s.body})
+	m := c.message(s)
+	m.Reply = c.replies + "j." + s.req.ID
+	err := c.nc.PublishMsg(m)
 	if err == nil {
 		c.trace(TraceEvent{Kind: TraceSent, ID: s.req.ID, Class: messages.Training, Task: s.req.Task, Key: s.req.Key})
 	}
 	return err
 }
 
-// ends is who waits for the end of a job that this client has submitted, by its id. One
-// clock is enough for all: a timer for each would cost each short job.
+// ends is who waits for the end of a job that this client has submitted, by its id: several
+// may for one, by its key. One clock is enough for all: a timer for each would cost each
+// short job.
 type ends struct {
 	mu sync.Mutex
-	m  map[string]*ending
+	m  map[string][]*ending
 }
 
 type ending struct {
@@ -122,16 +124,17 @@ func (c *Client) expectJob(id string) *ending {
 	c.ends.mu.Lock()
 	defer c.ends.mu.Unlock()
 	if c.ends.m == nil {
-		c.ends.m = make(map[string]*ending)
+		c.ends.m = make(map[string][]*ending)
 	}
-	c.ends.m[id] = e // where two wait for one job, the other finds the record
+	c.ends.m[id] = append(c.ends.m[id], e)
 	return e
 }
 
 func (c *Client) forgetJob(id string, e *ending) {
 	c.ends.mu.Lock()
 	defer c.ends.mu.Unlock()
-	if c.ends.m[id] == e {
+	all := slices.DeleteFunc(c.ends.m[id], func(x *ending) bool { return x == e })
+	if c.ends.m[id] = all; len(all) == 0 {
 		delete(c.ends.m, id)
 	}
 }
@@ -146,11 +149,10 @@ func (c *Client) remind(ctx context.Context) {
 			return
 		case now := <-tick.C:
 			c.ends.mu.Lock()
-			for _, e := range c.ends.m {
-				if now.Sub(e.since) >= jobPoll {
-					select {
-					case e.look <- struct{}{}:
-					default:
+			for _, all := range c.ends.m {
+				for _, e := range all {
+					if now.Sub(e.since) >= jobPoll {
+						wake(e.look)
 					}
 				}
 			}
@@ -159,20 +161,24 @@ func (c *Client) remind(ctx context.Context) {
 	}
 }
 
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
 // jobAcked takes in the stream's word on a job.
 func (c *Client) jobAcked(id string, m *nats.Msg) {
 	_, err := bus.PubAck(m)
 	c.ends.mu.Lock()
 	defer c.ends.mu.Unlock()
-	e := c.ends.m[id]
-	switch {
-	case e == nil:
-	case err == nil:
-		e.stored.Store(true)
-	default:
-		select {
-		case e.refused <- struct{}{}:
-		default:
+	for _, e := range c.ends.m[id] {
+		switch {
+		case err == nil:
+			e.stored.Store(true)
+		case !e.stored.Load(): // of two submissions of one job the stream may refuse one
+			wake(e.refused)
 		}
 	}
 }
@@ -186,7 +192,7 @@ func (c *Client) jobEnded(s messages.Subject, r messages.Reply, body []byte) {
 	}
 	c.ends.mu.Lock()
 	defer c.ends.mu.Unlock()
-	if e := c.ends.m[r.Job]; e != nil {
+	for _, e := range c.ends.m[r.Job] {
 		select {
 		case e.end <- job:
 		default:

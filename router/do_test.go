@@ -1,6 +1,7 @@
 package router
 
 import (
+	"sync/atomic"
 	"testing"
 
 	"github.com/fleetbus/fleetbus/messages"
@@ -82,6 +83,60 @@ func TestDo(t *testing.T) {
 	}
 	_, err := c.Do(ctxFor(t), Job{Task: "lern"}, nil)
 	wantCode(t, err, messages.CodeNotFound)
+}
+
+// Two wait for one job on one client: both hear of it, and the second one's going takes
+// nothing from the first.
+func TestDoTwice(t *testing.T) {
+	f := newFleet(t)
+	f.plan(task(messages.Training, "learn", "cloud"))
+	c := f.client()
+	var begun atomic.Bool
+	f.execute(func(job messages.Job, req messages.Request) {
+		if begun.Swap(true) {
+			return // what the stream refuses comes here, too
+		}
+		job.State, job.Result = messages.GoalSucceeded, []byte("weights")
+		f.change(job.ID, func(j *messages.Job) { *j = job })
+		r := messages.Reply{Kind: messages.ReplyResult, ID: job.ID, Job: job.ID, Attempt: 1}
+		s := f.bus.Subject(messages.KindReply, "main")
+		s.Agent, s.Origin, s.ID = "cloud", req.Origin, req.Inbox
+		if err := f.nc.PublishMsg(&nats.Msg{Subject: s.String(), Header: nats.Header(r.Header()), Data: job.Result}); err != nil {
+			t.Error(err)
+		}
+	})
+	ended := make(chan error, 2)
+	for range 2 {
+		go func() {
+			job, err := c.Do(ctxFor(t), Job{Task: "learn", Key: "run-7"}, nil)
+			if err == nil && (job.State != messages.GoalSucceeded || string(job.Result) != "weights") {
+				err = messages.Errorf(messages.CodeInternal, "it is %+v", job)
+			}
+			ended <- err
+		}()
+	}
+	for range 2 {
+		if err := next(t, "its end", ended); err != nil {
+			t.Error(err)
+		}
+	}
+
+	// Whichever of them comes first, each hears of all.
+	one, two := c.expectJob("j"), c.expectJob("j")
+	c.forgetJob("j", two)
+	three := c.expectJob("j")
+	c.jobAcked("j", &nats.Msg{Data: []byte(`{"stream":"S","seq":7}`)})
+	c.jobAcked("j", &nats.Msg{Data: []byte(`{"error":{"code":400,"err_code":10071}}`)})
+	c.jobEnded(messages.Subject{Agent: "cloud"}, messages.Reply{Job: "j"}, nil)
+	for _, e := range []*ending{one, three} {
+		if len(e.end) != 1 || !e.stored.Load() || len(e.refused) != 0 {
+			t.Errorf("ended %d, stored %v, refused %d", len(e.end), e.stored.Load(), len(e.refused))
+		}
+		c.forgetJob("j", e)
+	}
+	if len(two.end) != 0 || c.manyWait() != 0 {
+		t.Errorf("who is gone was told %d times; %d wait", len(two.end), c.manyWait())
+	}
 }
 
 func (c *Client) manyWait() int {

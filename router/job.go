@@ -17,8 +17,9 @@ import (
 
 // How a job is stored and read. One request to JetStream is given up after jobTry and
 // made again: a reply that was lost with a connection never comes, and what answers at
-// all does so in milliseconds. A job that is stored already is not stored again, because
-// its subject has one. submitTime bounds all tries together where ctx does not;
+// all does so in milliseconds. A job that is stored already is not stored again: its
+// subject has one, or, where it has ended and was removed since, its id is known to the
+// stream and it has a record, see publishJob. submitTime bounds all tries together where ctx does not;
 // it outlasts the election of a new leader (4 to 9 s).
 const (
 	jobTry     = 2 * time.Second
@@ -127,7 +128,7 @@ func (c *Client) submit(ctx context.Context, origin string, job Job) (string, *m
 			return s.req.ID, bad
 		}
 	}
-	if bad := c.publishJob(ctx, s); bad != nil {
+	if bad := c.publishJob(ctx, s, false); bad != nil {
 		return "", bad
 	}
 	c.trace(TraceEvent{Kind: TraceSent, ID: s.req.ID, Class: messages.Training, Task: job.Task, Key: job.Key})
@@ -170,26 +171,57 @@ func jobID(origin, key string) string {
 	return "k" + hex.EncodeToString(sum[:16])
 }
 
+// The stream's words on a job that has not its place in the queue yet.
+const (
+	errInProcess = 10158 // a message of this id is being replicated; the client library has no name for it
+	deduped      = 2 * time.Minute
+)
+
+// message is what stores a job, on the condition that its subject has none. The stream
+// remembers the id of what it has stored for deduped, also where it was removed since.
+func (c *Client) message(job submission) *nats.Msg {
+	h := nats.Header(new(messages.Headers).Job(&job.req))
+	h[jetstream.ExpectedLastSubjSeqHeader] = []string{"0"}
+	h[jetstream.MsgIDHeader] = []string{job.req.ID}
+	return &nats.Msg{Subject: job.subject(c.bus), Header: h, Data: job.body}
+}
+
 // publishJob stores a job, unless it is there already, waiting or running: a subject has
-// one message, and it is stored on the condition that there is none.
-func (c *Client) publishJob(ctx context.Context, job submission) *messages.Error {
+// one message, and it is stored on the condition that there is none. open says that it was
+// published before, and that it is not known whether it was stored.
+//
+// A short job may have ended, and its message be gone, before its submitter has heard that
+// it was stored. So nothing is published a second time before its record was looked for;
+// and what is stored between the look and the message, the stream knows by its id.
+func (c *Client) publishJob(ctx context.Context, job submission, open bool) *messages.Error {
 	req, site := job.req, job.site
-	m := &nats.Msg{Subject: job.subject(c.bus), Header: nats.Header(new(messages.Headers).Job(&req)), Data: job.body}
+	m := c.message(job)
 	ctx, cancel := context.WithTimeout(ctx, submitTime)
 	defer cancel()
-	certain := true
 	bad := c.try(ctx, "store job "+req.ID, func(ctx context.Context) error {
+		if open {
+			known, bad := c.repeated(ctx, job)
+			if known {
+				return nil
+			}
+			if bad != nil {
+				return bad
+			}
+		}
 		if err := c.bus.Stream(ctx, site, messages.Training); err != nil {
 			return err
 		}
-		_, err := c.bus.JS.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0), jetstream.WithExpectLastSequencePerSubject(0))
+		ack, err := c.bus.JS.PublishMsg(ctx, m, jetstream.WithRetryAttempts(0))
+		if err == nil && ack.Duplicate {
+			return c.storedBefore(ctx, job)
+		}
 		var api *jetstream.APIError
 		if errors.As(err, &api) {
 			switch api.ErrorCode {
 			case jetstream.JSErrCodeStreamWrongLastSequence:
 				return nil // it is there
-			case jetstream.JSErrCodeStreamWrongLastSequenceConstant:
-				certain = false // it is being replicated, and may or may not get there
+			case jetstream.JSErrCodeStreamWrongLastSequenceConstant, errInProcess:
+				open = true // it is being replicated, and may or may not get there
 				return messages.Errorf(messages.CodeUnavailable, "store job %s: the same job is being stored already", req.ID)
 			}
 		}
@@ -197,15 +229,28 @@ func (c *Client) publishJob(ctx context.Context, job submission) *messages.Error
 			c.bus.Forget()
 			absent := errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrReconnectBufExceeded)
 			if !absent && !errors.As(err, &api) {
-				certain = false // no word in time: it may be stored
+				open = true // no word in time: it may be stored
 			}
 		}
 		return err
 	})
-	if bad == nil || certain {
+	if bad == nil || !open || bad.Code != messages.CodeUnavailable {
 		return bad
 	}
-	open := *bad
-	open.Message += "; it may be stored all the same: ask for it, or submit it again under the same key"
-	return &open
+	said := *bad
+	said.Message += "; it may be stored all the same: ask for it, or submit it again under the same key"
+	return &said
+}
+
+// storedBefore is called where the stream says that it has stored a job already: it waits,
+// runs or has ended. Where neither it nor a record is there, somebody has deleted it.
+func (c *Client) storedBefore(ctx context.Context, job submission) error {
+	known, bad := c.repeated(ctx, job)
+	if bad != nil {
+		return bad
+	}
+	if !known {
+		return messages.Errorf(messages.CodeConflict, "store job %s: it was stored before, and somebody has deleted it from its queue; submit it under another key, or %v after it was stored", job.req.ID, deduped)
+	}
+	return nil
 }

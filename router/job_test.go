@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -144,6 +145,57 @@ func TestSubmitAgainAfterItsEnd(t *testing.T) {
 	}
 }
 
+// The word that a job is stored is lost, and it ends and leaves its queue before it is
+// published again: it does not run a second time.
+func TestPublishedAgainAfterItsEnd(t *testing.T) {
+	f := newFleet(t)
+	f.plan(task(messages.Training, "learn", "cloud"))
+	c := f.client()
+	s, bad := c.prepare("tester", Job{Task: "learn", Key: "run-7"})
+	if bad == nil {
+		bad = c.publishJob(ctxFor(t), s, false)
+	}
+	if bad != nil {
+		t.Fatal(bad)
+	}
+	f.change(s.req.ID, func(j *messages.Job) { j.State, j.Attempt = messages.GoalSucceeded, 1 })
+	remove := func() {
+		w, err := c.work(ctxFor(t), messages.Subject{ID: s.req.ID})
+		if err == nil {
+			err = f.bus.Remove(ctxFor(t), w)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove()
+	// It was looked for a moment too early: the stream remembers it.
+	if bad := c.publishJob(ctxFor(t), s, false); bad != nil || len(f.queued()) != 0 {
+		t.Fatalf("%v, %d are queued", bad, len(f.queued()))
+	}
+	// The stream has forgotten it: its record tells.
+	if err := f.bus.JS.DeleteStream(ctxFor(t), "FB__f__main__jobs"); err != nil {
+		t.Fatal(err)
+	}
+	c.bus.Forget()
+	if err := c.bus.Stream(ctxFor(t), "main", messages.Training); err != nil {
+		t.Fatal(err)
+	}
+	if bad := c.publishJob(ctxFor(t), s, true); bad != nil || len(f.queued()) != 0 {
+		t.Fatalf("%v, %d are queued", bad, len(f.queued()))
+	}
+	// Somebody has deleted one that nobody has begun: that is said, and not that it is stored.
+	s, bad = c.prepare("tester", Job{Task: "learn", Key: "run-8"})
+	if bad == nil {
+		bad = c.publishJob(ctxFor(t), s, false)
+	}
+	if bad != nil {
+		t.Fatal(bad)
+	}
+	remove()
+	wantCode(t, c.publishJob(ctxFor(t), s, false), messages.CodeConflict)
+}
+
 // A queue that refuses: there is an error, and no record that would wait for ever.
 func TestSubmitRefused(t *testing.T) {
 	f := newFleet(t)
@@ -253,5 +305,33 @@ func TestWaitThroughRestart(t *testing.T) {
 	f.change(id, func(j *messages.Job) { j.State = messages.GoalSucceeded })
 	if err := next(t, "the end", done); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A redrive whose answer was lost, and which finds its own record, has succeeded.
+func TestRedrivable(t *testing.T) {
+	in := func(state messages.GoalState, redriven int) messages.Job {
+		return messages.Job{ID: "j", State: state, Redriven: redriven}
+	}
+	for _, c := range []struct {
+		name  string
+		job   messages.Job
+		wrote int
+		want  messages.Code // "": it is written
+		done  bool
+	}{
+		{"a dead letter", in(messages.GoalAborted, 0), 0, "", false},
+		{"one that was redriven before", in(messages.GoalAborted, 2), 0, "", false},
+		{"one that was not written yet", in(messages.GoalAborted, 0), 1, "", false},
+		{"one that waits", in(messages.GoalAccepted, 1), 0, messages.CodeConflict, false},
+		{"one that was changed by somebody else", in(messages.GoalCanceled, 0), 1, messages.CodeConflict, false},
+		{"one that this call has redriven", in(messages.GoalAccepted, 1), 1, "", true},
+		{"likewise, and it runs", in(messages.GoalExecuting, 3), 3, "", true},
+		{"likewise, and it failed again", in(messages.GoalAborted, 1), 1, "", true},
+	} {
+		err := redrivable(c.job, c.wrote)
+		if errors.Is(err, errUnchanged) != c.done || !c.done && messages.CodeOf(err) != c.want {
+			t.Errorf("%s: %v", c.name, err)
+		}
 	}
 }

@@ -3,11 +3,9 @@ package router
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
-	"github.com/nats-io/nats.go/jetstream"
 )
 
 // actTries is how often the record of a job is read and written again that somebody else
@@ -58,9 +56,10 @@ func (c *Client) Cancel(ctx context.Context, id string) (messages.Job, error) {
 // ABORTED, not_found where its body is not kept any more.
 func (c *Client) Redrive(ctx context.Context, id string) (messages.Job, error) {
 	var w bus.Work
+	wrote := 0
 	job, err := c.change(ctx, id, func(job *messages.Job) (err error) {
-		if !job.Dead() {
-			return messages.Errorf(messages.CodeConflict, "job %s is %s; only jobs that are ABORTED can be redriven", id, job.State)
+		if err := redrivable(*job, wrote); err != nil {
+			return err
 		}
 		limit, cancel := context.WithTimeout(ctx, jobTry)
 		defer cancel()
@@ -72,18 +71,32 @@ func (c *Client) Redrive(ctx context.Context, id string) (messages.Job, error) {
 		}
 		job.State, job.Code, job.Reason, job.Pause = messages.GoalAccepted, "", "", 0
 		job.Free, job.Redriven = job.Attempt, job.Redriven+1
+		wrote = job.Redriven
 		return nil
 	})
 	if err != nil {
 		return job, err
 	}
 	// Persist, then send: a job that waits by its record and is in no queue is put there by
-	// a sweeper.
+	// a sweeper. Whoever was first, its message is a newer one, and this one is refused.
 	bad := c.try(ctx, "queue job "+id+" again", func(ctx context.Context) error { return c.bus.Renew(ctx, w, job.Attempt+1) })
 	if bad != nil && bad.Code != messages.CodeConflict { // else a sweeper was first
 		return job, bad
 	}
 	return job, nil
+}
+
+// redrivable returns nil where a job is to be redriven, and errUnchanged where it has been
+// already: this call has tried to write so (wrote, how often it was redriven then), has
+// heard nothing, and its write was stored, or somebody else's was. It is pure.
+func redrivable(job messages.Job, wrote int) error {
+	switch {
+	case wrote > 0 && job.Redriven >= wrote:
+		return errUnchanged
+	case !job.Dead():
+		return messages.Errorf(messages.CodeConflict, "job %s is %s; only jobs that are ABORTED can be redriven", job.ID, job.State)
+	}
+	return nil
 }
 
 // errUnchanged says that a record is as it should be.
@@ -138,71 +151,4 @@ func (c *Client) change(ctx context.Context, id string, f func(*messages.Job) er
 // workOf is where a job stands in its stream.
 func workOf(job messages.Job) messages.Subject {
 	return messages.Subject{Site: job.Site, Priority: job.Level(), Task: job.Task, Origin: job.Origin, ID: job.ID}
-}
-
-// JobText is something that a job has said while it ran: some lines.
-type JobText struct {
-	Agent   string
-	Attempt int
-	Time    time.Time // when it was stored, on the server's clock
-	Text    string    // every line ends in "\n"
-}
-
-// logWait is how long a look for more of what a job says lasts.
-const logWait = time.Second
-
-// JobLog calls use with what is kept of what a job has said, the oldest first; with follow
-// it goes on until ctx ends, which is no error then. What a job says is kept for a week, the
-// newest 1,000 texts of every agent that ran it.
-func (c *Client) JobLog(ctx context.Context, id string, follow bool, use func(JobText)) error {
-	if c.err != nil {
-		return c.err
-	}
-	if err := messages.CheckName("job", id); err != nil {
-		return err
-	}
-	what := "read the log of job " + id
-	s := c.bus.Subject(messages.KindJobLog, "")
-	s.ID = id
-	if err := c.bus.JobLogs(ctx); err != nil {
-		return err
-	}
-	var consumer jetstream.Consumer
-	if bad := c.try(ctx, what, func(ctx context.Context) (err error) {
-		consumer, err = c.bus.JS.OrderedConsumer(ctx, bus.LogStreamName(c.bus.Fleet), jetstream.OrderedConsumerConfig{FilterSubjects: []string{s.String()}})
-		return err
-	}); bad != nil {
-		return bad
-	}
-	left := consumer.CachedInfo().NumPending
-	for follow || left > 0 {
-		m, err := consumer.Next(jetstream.FetchMaxWait(logWait))
-		switch {
-		case ctx.Err() != nil && follow:
-			return nil
-		case ctx.Err() != nil:
-			return bus.Explain(ctx.Err(), what)
-		case err != nil && follow:
-			select { // nothing new, or no server: look again
-			case <-ctx.Done():
-				return nil
-			case <-time.After(routesRetry):
-			}
-			continue
-		case err != nil:
-			return bus.Explain(err, what)
-		}
-		text := JobText{Text: string(m.Data())}
-		if at, err := messages.ParseSubject(m.Subject()); err == nil {
-			text.Agent = at.Agent
-		}
-		if r, err := messages.ParseReply(messages.Header(m.Headers())); err == nil {
-			text.Attempt = r.Attempt
-		}
-		if meta, err := m.Metadata(); err == nil {
-			text.Time, left = meta.Timestamp, meta.NumPending
-		}
-		use(text)
-	}
-	return nil
 }

@@ -3,6 +3,7 @@ package router
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"strings"
 	"sync"
@@ -18,17 +19,22 @@ import (
 
 // Times of a sweeper, beside those of package route.
 //
-//   - sweepTry bounds what one look asks of the server; where it does not answer, nothing
-//     is known and nothing is done.
-//   - sweepProbe bounds the wait for an agent's answer; it answers in milliseconds.
-//   - sweepSites is how often it looks for streams of new sites.
-//   - sweepOrphans is how often it looks for records whose message is gone: it reads all
-//     records for that.
+//   - sweepTry bounds each thing that is asked of the server: the state of a queue, a chunk of
+//     records with the agents that these name, an act. Where it does not answer, nothing is
+//     known of that and nothing is done about it.
+//   - sweepProbe bounds the wait for an agent's answer; it answers in milliseconds. It fits
+//     into sweepTry, because all agents are asked at once.
+//   - sweepSites is how often it looks for streams of new sites, and whether a stream is
+//     still the one that it reads.
+//   - sweepOrphans is how often it looks for records whose message is gone: it lists all
+//     records for that, for sweepList at most, and where that fails tries again after sweepAgain.
 const (
 	sweepTry     = 2 * time.Second
 	sweepProbe   = 500 * time.Millisecond
 	sweepSites   = 5 * time.Second
 	sweepOrphans = 10 * time.Minute
+	sweepList    = 5 * time.Minute
+	sweepAgain   = time.Minute
 )
 
 // Sweeper owns the jobs of a fleet while nobody runs them: it has those delivered again
@@ -53,6 +59,10 @@ type sweepSite struct {
 	name string
 	jobs map[string]*sweepJob // by id; guarded by Sweeper.mu
 	full bool                 // all that was there when it was read has been read
+
+	// Of its loop, see sweepAll.
+	turn   int       // which chunk of records is the first; it grows when one does not come
+	warned time.Time // when it was last said that jobs are not swept
 }
 
 // sweepJob is a job whose message stands in a stream.
@@ -62,6 +72,10 @@ type sweepJob struct {
 	since time.Time
 	looks int
 	next  time.Time // not before then
+	// Since when the bucket's leader has said that it has no record; of its site's loop, see
+	// release.
+	absent time.Time
+	mark   uint64 // the newest message that its queue had delivered when it was first seen overdue; 0: it is not
 }
 
 // NewSweeper makes a sweeper over a connection, which stays the caller's. Of cfg it takes
@@ -98,17 +112,14 @@ func (s *Sweeper) Run(ctx context.Context) error {
 	defer cancel()
 	tick := time.NewTicker(route.SweepEvery)
 	defer tick.Stop()
-	var listed, orphans time.Time
+	readers.Go(func() { s.seekOrphans(ctx) })
+	var listed time.Time
 	for {
 		now := time.Now()
 		if now.Sub(listed) >= sweepSites {
 			if s.list(ctx, &readers) {
 				listed = now
 			}
-		}
-		s.sweep(ctx, now)
-		if now.Sub(orphans) >= sweepOrphans && s.orphans(ctx) {
-			orphans = now
 		}
 		select {
 		case <-ctx.Done():
@@ -125,12 +136,18 @@ func (s *Sweeper) gaveUp(m *nats.Msg) {
 		Seq        uint64 `json:"stream_seq"`
 		Deliveries int    `json:"deliveries"`
 	}
-	if json.Unmarshal(m.Data, &said) != nil || !strings.HasPrefix(said.Stream, "FB__"+s.bus.Fleet+"__") {
-		return // another fleet's, or nobody's
+	if json.Unmarshal(m.Data, &said) != nil || !s.jobsStream(said.Stream) {
+		return // of other work, another fleet's, or nobody's
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.exhausted[exhaustedKey(said.Stream, said.Seq)] = max(1, said.Deliveries)
+}
+
+// jobsStream reports whether a stream is one of this fleet's with jobs.
+func (s *Sweeper) jobsStream(name string) bool {
+	first, last, _ := strings.Cut(bus.StreamName(s.bus.Fleet, "*", messages.Training), "*")
+	return strings.HasPrefix(name, first) && strings.HasSuffix(name, last)
 }
 
 // list reads the streams of sites that it does not read yet.
@@ -162,6 +179,7 @@ func (s *Sweeper) list(ctx context.Context, readers *sync.WaitGroup) bool {
 		s.mu.Unlock()
 		if !known {
 			readers.Go(func() { s.read(ctx, site) })
+			readers.Go(func() { s.sweepAll(ctx, site) })
 		}
 	}
 	return true
@@ -185,10 +203,16 @@ func (s *Sweeper) follow(ctx context.Context, site *sweepSite) error {
 	limit, cancel := context.WithTimeout(ctx, sweepTry)
 	defer cancel()
 	stream, err := s.bus.JS.Stream(limit, bus.StreamName(s.bus.Fleet, site.name, messages.Training))
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		s.mu.Lock()
+		clear(site.jobs) // they went with it
+		s.mu.Unlock()
+	}
 	if err != nil {
 		return err
 	}
-	c, err := stream.OrderedConsumer(limit, jetstream.OrderedConsumerConfig{HeadersOnly: true})
+	// Whatever ends the consumer ends this: it is read again from the beginning.
+	c, err := stream.OrderedConsumer(limit, jetstream.OrderedConsumerConfig{HeadersOnly: true, MaxResetAttempts: 1})
 	if err != nil {
 		return err
 	}
@@ -198,6 +222,11 @@ func (s *Sweeper) follow(ctx context.Context, site *sweepSite) error {
 	}
 	defer context.AfterFunc(ctx, list.Stop)()
 	defer list.Stop()
+	checking, done := context.WithCancel(ctx)
+	var checker sync.WaitGroup
+	checker.Go(func() { s.same(checking, stream.CachedInfo(), list.Stop) })
+	defer checker.Wait()
+	defer done()
 	s.mu.Lock()
 	clear(site.jobs)
 	site.full = c.CachedInfo() != nil && c.CachedInfo().NumPending == 0
@@ -220,6 +249,28 @@ func (s *Sweeper) follow(ctx context.Context, site *sweepSite) error {
 		site.jobs[w.ID] = &sweepJob{work: w, since: time.Now()}
 		site.full = site.full || meta.NumPending == 0
 		s.mu.Unlock()
+	}
+}
+
+// same calls stop when a stream is not the one any more that is read: one that was deleted
+// and made again counts from 1, and a reader that waits for what comes after its last message
+// would see nothing of it. It returns then, or when ctx ends.
+func (s *Sweeper) same(ctx context.Context, was *jetstream.StreamInfo, stop func()) {
+	tick := time.NewTicker(sweepSites)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		limit, cancel := context.WithTimeout(ctx, sweepTry)
+		now, err := s.bus.JS.Stream(limit, was.Config.Name)
+		cancel()
+		if errors.Is(err, jetstream.ErrStreamNotFound) || err == nil && !now.CachedInfo().Created.Equal(was.Created) {
+			stop()
+			return
+		}
 	}
 }
 

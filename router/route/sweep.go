@@ -1,6 +1,7 @@
 package route
 
 import (
+	"strings"
 	"time"
 
 	"github.com/fleetbus/fleetbus/messages"
@@ -14,10 +15,19 @@ import (
 //     behind.
 //   - SweepSettle is how long a record stands before its queue is expected to have done
 //     what it says: a look and the time of a message.
+//   - SweepPassed is how long a record stands before a queue that has delivered a later job
+//     for the first time is said to have lost this one: what is to be delivered again comes
+//     first, but for a consumer whose leader has changed that may take the ack wait, 15 s.
+//   - TakenPause is before a job is begun again that was taken from one agent after another;
+//     it doubles each time up to TakenMost. The first time it is begun at once. Whoever takes it
+//     may be wrong each time: its agents may live, and only the sweeper not reach them.
 const (
 	SweepEvery  = time.Second
 	SweepLooks  = 2
 	SweepSettle = 2 * SweepEvery
+	SweepPassed = time.Minute
+	TakenPause  = 5 * time.Second
+	TakenMost   = time.Minute
 )
 
 // Holder is what is known of the agent that a record says runs a job.
@@ -27,7 +37,7 @@ type Holder int
 const (
 	HolderUnknown Holder = iota // not asked, or silent: the queue's ack wait decides
 	HolderHas                   // it has the job
-	HolderGone                  // nobody listens there, another life answers, or it has no such job
+	HolderGone                  // nobody listens there, or it has no such job
 )
 
 // JobView is what a sweeper knows of a job whose message stands in its stream.
@@ -40,6 +50,7 @@ type JobView struct {
 	Delivered  bool // its consumer has delivered it at least once
 	Acked      bool // its consumer, and nobody, will deliver it again
 	Idle       bool // pulls wait at its consumer, and nothing else does
+	Passed     bool // since it is [JobView.Overdue] its consumer has delivered one that was never delivered before
 	Exhausted  int  // deliveries after which its consumer gave it up; 0: it did not
 	Looks      int  // looks in a row, this one included, that found it wanting
 }
@@ -93,9 +104,10 @@ func (v JobView) wanting() (act JobAct) {
 		return SweepNothing // it waits for its turn, or may just have been delivered
 	case v.Acked && v.Record == nil && v.Age > recordsKept:
 		return SweepRemove
-	case v.Acked, v.Idle && v.Looks > 2*SweepLooks:
+	case v.Acked, v.Passed, v.Idle && v.Looks > 2*SweepLooks:
 		// Somebody acknowledged it. Where something before it in the queue is not
-		// acknowledged that is not seen; but it was released and would have been taken.
+		// acknowledged that is not seen; but it was released and would have been taken, or
+		// would have had its turn before those that came after it.
 		return SweepRenew
 	case v.Record == nil, v.Idle:
 		// Nobody has written within SweepSettle that it runs, so nobody runs it: its executor
@@ -103,6 +115,18 @@ func (v JobView) wanting() (act JobAct) {
 		return SweepRelease
 	}
 	return SweepNothing
+}
+
+// Overdue reports whether a job that nobody runs should long have been delivered again, if
+// its queue has delivered anything.
+func (v JobView) Overdue() bool {
+	if v.Unreadable || !v.Delivered {
+		return false
+	}
+	if v.Record == nil {
+		return v.Stands >= SweepPassed
+	}
+	return v.Record.State == messages.GoalAccepted && v.Stands >= messages.Millis(v.Record.Pause)+SweepPassed
 }
 
 // Wanting reports whether this look found something wrong.
@@ -120,7 +144,7 @@ func (v JobView) Sweep() JobAct {
 // Taken is how the record of a job reads whose executor is gone, or that is buried after
 // its queue has delivered it so often in vain (exhausted).
 func Taken(job messages.Job, exhausted int) messages.Job {
-	why := "agent " + job.Agent + " went away while it ran"
+	why := "agent " + job.Agent + " " + wentAway
 	if job.Agent == "" {
 		why = "its executors went away before they could say so"
 	}
@@ -138,6 +162,30 @@ func Taken(job messages.Job, exhausted int) messages.Job {
 	next.Remember(messages.CodeBackendFailed, why)
 	next.State, next.Code, next.Reason, next.Pause = messages.GoalAccepted, messages.CodeBackendFailed, why, 0
 	next.Agent, next.Inc = "", messages.Incarnation{}
+	if pause := takenPause(next.History); pause > 0 {
+		next.Pause = float64(pause) / float64(time.Millisecond)
+	}
+	return next
+}
+
+// wentAway ends the reason of an attempt that was taken away.
+const wentAway = "went away while it ran"
+
+// takenPause is the pause before a job is begun again whose last attempts were taken away.
+func takenPause(history []messages.JobAttempt) (pause time.Duration) {
+	for n := len(history) - 2; n >= 0 && strings.HasSuffix(history[n].Reason, wentAway); n-- {
+		pause = min(max(TakenPause, 2*pause), TakenMost)
+	}
+	return pause
+}
+
+// Unbegun is how the record of a job reads that was delivered and of which nobody has written
+// anything. The number of that attempt is taken, so that whatever it still writes is
+// refused; it does not count, because most likely it was given back unbegun.
+func Unbegun(job messages.Job, attempt int) messages.Job {
+	next := job
+	next.State, next.Attempt, next.Free = messages.GoalAccepted, max(1, attempt), 1
+	next.Code, next.Reason = messages.CodeBackendFailed, "it was delivered, and nobody has written that it runs"
 	return next
 }
 

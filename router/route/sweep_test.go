@@ -38,6 +38,9 @@ func TestSweep(t *testing.T) {
 		{"it pauses", JobView{Record: paused, Delivered: true, Idle: true, Stands: time.Minute}, SweepNothing, false},
 		{"its pause is over", JobView{Record: paused, Delivered: true, Idle: true, Stands: 63 * time.Second}, SweepRelease, false},
 		{"all slots are taken", JobView{Record: in(messages.GoalAccepted), Delivered: true, Stands: time.Hour}, SweepNothing, false},
+		{"those that came later are delivered", JobView{Record: in(messages.GoalAccepted), Delivered: true, Passed: true, Stands: time.Hour}, SweepRenew, false},
+		{"likewise, and nobody has written that it runs", JobView{Delivered: true, Passed: true, Stands: time.Hour}, SweepRenew, false},
+		{"likewise, and it runs", JobView{Record: in(messages.GoalExecuting), Holder: HolderHas, Delivered: true, Passed: true, Stands: time.Hour}, SweepNothing, false},
 		{"somebody acknowledged it between attempts", JobView{Record: in(messages.GoalAccepted), Delivered: true, Acked: true, Stands: time.Hour}, SweepRenew, false},
 		{"queued again, it waits", JobView{Record: in(messages.GoalAccepted), Stands: time.Hour}, SweepNothing, false},
 		{"its queue gave it up", JobView{Record: in(messages.GoalAccepted), Delivered: true, Exhausted: 7, Stands: time.Hour}, SweepBury, false},
@@ -64,6 +67,28 @@ func TestSweep(t *testing.T) {
 	}
 }
 
+func TestOverdue(t *testing.T) {
+	in := func(s messages.GoalState, pause float64) *messages.Job { return &messages.Job{State: s, Pause: pause} }
+	for _, c := range []struct {
+		name string
+		v    JobView
+		want bool
+	}{
+		{"it waits for its turn", JobView{Stands: time.Hour}, false},
+		{"it runs", JobView{Record: in(messages.GoalExecuting, 0), Delivered: true, Stands: time.Hour}, false},
+		{"it was given back just now", JobView{Record: in(messages.GoalAccepted, 0), Delivered: true, Stands: 59 * time.Second}, false},
+		{"it was given back long ago", JobView{Record: in(messages.GoalAccepted, 0), Delivered: true, Stands: time.Minute}, true},
+		{"it pauses", JobView{Record: in(messages.GoalAccepted, 60_000), Delivered: true, Stands: 119 * time.Second}, false},
+		{"its pause is over", JobView{Record: in(messages.GoalAccepted, 60_000), Delivered: true, Stands: 2 * time.Minute}, true},
+		{"nobody has written anything", JobView{Delivered: true, Stands: time.Minute}, true},
+		{"a record of nonsense", JobView{Unreadable: true, Delivered: true, Stands: time.Hour}, false},
+	} {
+		if c.v.Overdue() != c.want {
+			t.Errorf("%s: %v", c.name, !c.want)
+		}
+	}
+}
+
 func TestTaken(t *testing.T) {
 	job := messages.Job{ID: "j", Task: "t", State: messages.GoalExecuting, Attempt: 2, Agent: "cloud", Inc: messages.Incarnation{Epoch: 1}}
 	if got := Taken(job, 0); got.State != messages.GoalAccepted || got.Attempt != 2 || got.Agent != "" || !got.Inc.IsZero() || len(got.History) != 1 || got.History[0].Agent != "cloud" {
@@ -73,6 +98,22 @@ func TestTaken(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	if got := Orphaned(job); got.State != messages.GoalAborted || got.Reason == "" {
+		t.Errorf("%+v", got)
+	}
+	// Taken again and again, it pauses; whatever else happens to it in between ends that.
+	again, want := job, []float64{0, 5000, 10_000, 20_000, 40_000, 60_000, 60_000}
+	for n, pause := range want {
+		again = Taken(again, 0)
+		if again.Pause != pause {
+			t.Errorf("taken %d times: %v ms, want %v", n+1, again.Pause, pause)
+		}
+		again.State, again.Agent, again.Attempt = messages.GoalExecuting, "edge", again.Attempt+1
+	}
+	again.Remember(messages.CodeBackendFailed, "no")
+	if again = Taken(again, 0); again.Pause != 0 {
+		t.Errorf("%+v", again)
+	}
+	if got := Unbegun(messages.Job{ID: "j", Task: "t", State: messages.GoalAccepted}, 3); got.State != messages.GoalAccepted || got.Attempt != 3 || got.Free != 1 || got.Reason == "" {
 		t.Errorf("%+v", got)
 	}
 	job.State = messages.GoalCanceling

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/fleetbus/fleetbus/router"
 	"github.com/fleetbus/fleetbus/testing/natstest"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -187,6 +189,34 @@ func TestJobMovesAtOnce(t *testing.T) {
 	})
 }
 
+// Agents that are silent, however many, keep nobody from a job whose agent is gone.
+func TestSilentAgentsHideNobody(t *testing.T) {
+	bubble(t, func(t *testing.T, s *natstest.Server, b *bus.Bus) {
+		j := newJobBench(t, s, b, messages.Task{}, 1)
+		c := must[jetstream.Consumer](t)(b.Consumer(within(t, time.Minute), site, messages.Training, "fit"))
+		const silent = 40
+		var gone string
+		for n := range silent + 1 {
+			id := j.submit(router.Job{})
+			job := messages.Job{ID: id, Task: "fit", Origin: origin, Site: site, State: messages.GoalExecuting, Attempt: 1, Agent: "gone"}
+			if gone = id; n < silent {
+				job.Agent = "silent-" + strconv.Itoa(n)
+				at := b.Subject(messages.KindProbe, site)
+				at.Agent, at.Origin = job.Agent, ""
+				must[*nats.Subscription](t)(b.Conn.SubscribeSync(at.String()))
+			}
+			j.put(bus.Jobs, id, &job)
+		}
+		check(t, b.Conn.Flush())
+		if got := pull(t, c, 0, silent+1, time.Second); len(got) != silent+1 {
+			t.Fatalf("%d were delivered", len(got))
+		}
+		if _, took := j.job(gone, "it to be taken", func(job messages.Job) bool { return job.State == messages.GoalAccepted }); took > 5*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}
+
 // An agent that cannot extend its lease ends its handler before the job is given to another.
 func TestLeaseEndsHandler(t *testing.T) {
 	bubble(t, func(t *testing.T, s *natstest.Server, b *bus.Bus) {
@@ -277,6 +307,67 @@ func TestStolenAcks(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Somebody acknowledges a job between two attempts, and its queue is never idle: when those
+// that came after it have their turn, it is queued again.
+func TestStolenAckInBusyQueue(t *testing.T) {
+	bubble(t, func(t *testing.T, s *natstest.Server, b *bus.Bus) {
+		j := newJobBench(t, s, b, messages.Task{}, 2)
+		j.fit = func(ctx context.Context, _ string, r *agent.Request) ([]byte, error) {
+			last := map[string]time.Duration{"before": time.Hour, "after": 40 * time.Second}[string(r.Body)]
+			select {
+			case <-time.After(last):
+			case <-ctx.Done():
+			}
+			return nil, ctx.Err()
+		}
+		j.agent("a1")
+		before := j.submit(router.Job{Body: []byte("before")}) // it runs, and hides the other from the ack floor
+		j.executing(before)
+		stolen := j.submit(router.Job{Body: []byte("stolen")})
+		c := must[jetstream.Consumer](t)(b.Consumer(within(t, time.Minute), site, messages.Training, "fit"))
+		got := pull(t, c, 0, 1, time.Second)
+		if len(got) != 1 {
+			t.Fatalf("%d were delivered", len(got))
+		}
+		job := messages.Job{ID: stolen, Task: "fit", Origin: origin, Site: site, State: messages.GoalAccepted, Attempt: 1}
+		j.put(bus.Jobs, stolen, &job)
+		check(t, b.Conn.Publish(got[0].Reply(), bus.Ack))
+		for range 10 {
+			j.submit(router.Job{Body: []byte("after")})
+		}
+		j.agent("a2")
+		at := messages.Subject{Kind: messages.KindJob, Fleet: fleet, Site: site, Priority: messages.Normal, Task: "fit", Origin: origin, ID: stolen}
+		old := must[bus.Work](t)(b.Find(within(t, time.Minute), at))
+		pass(2*time.Minute + 30*time.Second) // three of the ten; it is overdue after the first minute
+		if now := must[bus.Work](t)(b.Find(within(t, time.Minute), at)); now.Seq == old.Seq {
+			t.Error("it was not queued again")
+		}
+	})
+}
+
+// A stream is deleted and made again: its jobs are swept as those before.
+func TestJobsStreamMadeAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, s *natstest.Server, b *bus.Bus) {
+		j := newJobBench(t, s, b, messages.Task{}, 1)
+		j.fit = func(context.Context, string, *agent.Request) ([]byte, error) { return []byte("done"), nil }
+		end := j.agent("a1")
+		for range 5 {
+			j.ends(j.submit(router.Job{}))
+		}
+		end()
+		pass(5 * time.Second)
+		check(t, b.JS.DeleteStream(within(t, time.Minute), bus.StreamName(fleet, site, messages.Training)))
+		b.Forget()
+		check(t, b.Stream(within(t, time.Minute), site, messages.Training))
+		j.agent("a1")
+		j.ends(j.submit(router.Job{}))
+		pass(15 * time.Second)
+		if n := j.messagesLeft(); n != 0 {
+			t.Errorf("%d messages are left", n)
+		}
+	})
 }
 
 // Somebody deletes the message of a job: its record says so, for who waits.
