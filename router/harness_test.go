@@ -16,7 +16,14 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Two of the server's are its own: one that it ends a moment later, and one of each file
+	// store whose stream was deleted.
+	const server = "github.com/nats-io/nats-server/v2/server"
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction(server+"/ats.Register.func1"),
+		goleak.IgnoreAnyFunction(server+".(*fileStore).flushStreamStateLoop"))
+}
 
 // wait bounds everything that a test waits for: far above what it takes.
 const wait = 10 * time.Second
