@@ -149,6 +149,11 @@ func TestPowercutPromises(t *testing.T) {
 	if lost, undone := p.broken(states); lost != 1 || undone != 1 {
 		t.Errorf("%d lost and %d undone, want 1 and 1", lost, undone)
 	}
+	delete(states, "b") // its result is lost with it
+	if lost, undone := p.broken(states); lost != 2 || undone != 2 {
+		t.Errorf("%d lost and %d undone, want 2 and 2", lost, undone)
+	}
+	states["b"] = messages.GoalSucceeded
 	states["c"], states["d"] = messages.GoalSucceeded, messages.GoalAccepted
 	if lost, undone := p.broken(states); lost != 0 || undone != 0 {
 		t.Errorf("%d lost and %d undone of what is all there", lost, undone)

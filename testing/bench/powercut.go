@@ -101,13 +101,15 @@ func (p *promises) submit(ctx context.Context, c *router.Client, wait bool) {
 	}
 }
 
-// broken returns how many promises do not hold, where states has what is found of each job.
+// broken returns how many promises do not hold, where states has what is found of each job:
+// jobs that are lost, and results that were told and are gone, with their jobs or without.
 func (p *promises) broken(states map[string]messages.GoalState) (lost, undone int) {
 	for _, id := range p.stored {
-		switch state, found := states[id]; {
-		case !found:
+		state, found := states[id]
+		if !found {
 			lost++
-		case p.ended[id] && state != messages.GoalSucceeded:
+		}
+		if p.ended[id] && state != messages.GoalSucceeded {
 			undone++
 		}
 	}
