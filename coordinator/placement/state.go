@@ -21,6 +21,7 @@ func (m *Machine) State() messages.State {
 		}
 		s.Agents = append(s.Agents, info)
 	}
+	s.Measured = m.beliefs()
 	for _, r := range m.allReplicas() {
 		s.Replicas = append(s.Replicas, m.replicaInfo(r))
 	}
