@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"sync"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -115,12 +116,21 @@ func TestGPUUse(t *testing.T) {
 
 // script is a source that says what it is told.
 type script struct {
-	cores, busy, own float64
-	err              error
+	mu          sync.Mutex
+	cores, busy float64
+	err         error
+}
+
+func (s *script) set(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
 }
 
 func (s *script) Read(context.Context) (Snapshot, error) {
-	return Snapshot{At: time.Now(), Cores: s.cores, Busy: s.busy, Own: s.own}, s.err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return Snapshot{At: time.Now(), Cores: s.cores, Busy: s.busy}, s.err
 }
 
 // A load shows within one and a half seconds, with one signal; while nothing can be read the
@@ -136,7 +146,7 @@ func TestMonitorFollowsALoad(t *testing.T) {
 		pass := func(d time.Duration) {
 			for range d / (50 * time.Millisecond) {
 				<-time.After(50 * time.Millisecond) // virtual
-				s.busy += load * 0.05
+				s.set(func() { s.busy += load * 0.05 })
 			}
 			synctest.Wait()
 		}
@@ -157,13 +167,13 @@ func TestMonitorFollowsALoad(t *testing.T) {
 		default:
 			t.Error("no beat is asked for")
 		}
-		s.err = errors.New("gone")
+		s.set(func() { s.err = errors.New("gone") })
 		load = 0
 		pass(5 * time.Second)
 		if f := m.Foreign().Compute; math.Abs(f-10) > 0.6 {
 			t.Errorf("while it cannot be read: %v", f)
 		}
-		s.err = nil
+		s.set(func() { s.err = nil })
 		pass(2 * time.Second)
 		if f := m.Foreign().Compute; f > 0.1 {
 			t.Errorf("when it has ended: %v", f)
