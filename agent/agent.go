@@ -57,6 +57,7 @@ type Agent struct {
 	closed   atomic.Bool                           // direct requests are answered so
 	guards   guards
 	flight   flight
+	crowd    crowd
 	link     link
 	safety   *safety // nil where the agent is no robot
 	outbox   outbox

@@ -200,10 +200,17 @@ func (r *replica) serveBatch(live []*member) {
 	}
 	ctx, cancel := r.contextOf(live)
 	begun := time.Now()
+	from := r.a.crowd.enter(begun)
 	defer func() {
 		cancel()
 		took := max(time.Since(begun), 1)
+		alone := r.a.crowd.leave(begun.Add(took), from)
 		r.mu.Lock()
+		for i, m := range live {
+			if results[i].Err == nil {
+				r.sharing.ended(took, alone, len(m.e.body)+len(results[i].Response.Body))
+			}
+		}
 		r.batch.running--
 		next := r.batch.open
 		r.mu.Unlock()

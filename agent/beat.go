@@ -3,9 +3,12 @@ package agent
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
+	"github.com/fleetbus/fleetbus/agent/monitor"
 	"github.com/fleetbus/fleetbus/messages"
+	"github.com/nats-io/nats.go"
 )
 
 // Heartbeats come every beatEvery, a tenth more or less, so that the beats of a fleet
@@ -25,6 +28,11 @@ func (a *Agent) beatNow() { nudge(a.beat) }
 // of its own, so that nothing the agent serves holds them up.
 func (a *Agent) beats(ctx context.Context) {
 	subject := a.subject(messages.KindHeartbeat).String()
+	var changed <-chan struct{} // nil, for ever: nothing is read
+	if m := a.cfg.Monitor; m != nil {
+		changed = m.Changed()
+		defer m.Watch(a.ours)()
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for seq := uint64(1); ; seq++ {
@@ -33,6 +41,7 @@ func (a *Agent) beats(ctx context.Context) {
 			return
 		case <-timer.C:
 		case <-a.beat:
+		case <-changed: // others use much more of the machine, or much less
 		}
 		timer.Reset(nextBeat(a.sendBeat(subject, seq), rand.Float64()))
 	}
@@ -72,6 +81,15 @@ func (a *Agent) heartbeat(seq uint64, now time.Time) *messages.Heartbeat {
 		DataAge: millis(age), RTT: millis(rtt),
 	}
 	h.Stopped = a.safety.why()
+	if m := a.cfg.Monitor; m != nil {
+		h.Readings, h.Foreign = m.Readings(), h.Foreign.Max(m.Foreign())
+	}
+	if near := a.link.least.Load(); a.cfg.MeasureLatency && near > 0 {
+		if h.Readings == nil {
+			h.Readings = new(messages.Readings)
+		}
+		h.Readings.Latency = millis(time.Duration(near))
+	}
 	if a.draining.Load() {
 		h.State = messages.AgentDraining
 	}
@@ -82,6 +100,29 @@ func (a *Agent) heartbeat(seq uint64, now time.Time) *messages.Heartbeat {
 	}
 	h.Replicas = a.statuses(now)
 	return h
+}
+
+// ours is what this agent does, for who reads the machine.
+func (a *Agent) ours() (o monitor.Ours) {
+	conns := []*nats.Conn{a.nc}
+	if a.beatConn != a.nc {
+		conns = append(conns, a.beatConn)
+	}
+	for _, nc := range conns {
+		s := nc.Stats()
+		o.In, o.Out = o.In+s.InBytes, o.Out+s.OutBytes
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, r := range a.replicas {
+		work, storage := r.doing()
+		o.Work += work
+		o.Storage += storage
+		if slices.Contains(a.cfg.Outside, r.task.HandlerName()) {
+			o.Outside += work
+		}
+	}
+	return o
 }
 
 func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/fleetbus/fleetbus/agent/backend"
 	"github.com/fleetbus/fleetbus/agent/latch"
+	"github.com/fleetbus/fleetbus/agent/monitor"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/nats-io/nats.go"
 )
@@ -85,6 +86,16 @@ type Config struct {
 	Logger  *slog.Logger              // nil: slog.Default()
 	Foreign func() messages.Resources // what others than our replicas use, measured; nil: nothing
 	OnServe func(ServeEvent)          // nil: nobody wants to know
+
+	// Monitor reads the machine; whoever made it runs it. What it says that others use counts
+	// where it is more than what Foreign says. nil: nothing is read.
+	Monitor *monitor.Monitor
+	// Outside are the handlers whose work is done by processes that are not children of this
+	// one: what those use cannot be told from what others do, and is reckoned.
+	Outside []string
+	// MeasureLatency has the round trip to the server count in place of the environment's
+	// latency.
+	MeasureLatency bool
 }
 
 // ServeEvent tells that the agent begins, or has ended, to execute a request. OnServe

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -33,6 +34,7 @@ type link struct {
 	start    time.Time    // set before the loops begin
 	answered atomic.Int64 // when the last answered ping was sent; ns since start
 	rtt      atomic.Int64 // ns
+	least    atomic.Int64 // ns; the shortest of the last round trips, 0 before the first
 	often    atomic.Bool
 	changed  pulse
 }
@@ -56,15 +58,32 @@ func (l *link) figures(now time.Time) (age, rtt time.Duration) {
 	return max(0, now.Sub(l.start)-time.Duration(l.answered.Load())), time.Duration(l.rtt.Load())
 }
 
+// trips are the last round trips. The shortest is what the way takes; what the others took
+// longer is what waited for something, on it or at its ends.
+type trips struct {
+	took [16]time.Duration
+	next int
+}
+
+// add takes one in and returns the shortest.
+func (t *trips) add(took time.Duration) time.Duration {
+	t.took[t.next%len(t.took)] = max(1, took)
+	t.next++
+	return slices.Min(t.took[:min(t.next, len(t.took))])
+}
+
 // pings measures the data connection, and hands the time at which every answered ping
 // was sent to the loop that serves direct requests.
 func (a *Agent) pings(ctx context.Context, pongs chan<- time.Time) {
+	var last trips
 	for ctx.Err() == nil {
 		again, changed := a.reconnected.next(), a.link.changed.next()
 		sent := time.Now()
 		if a.ping(ctx) == nil {
 			a.link.answered.Store(int64(sent.Sub(a.link.start)))
-			a.link.rtt.Store(int64(time.Since(sent)))
+			took := time.Since(sent)
+			a.link.rtt.Store(int64(took))
+			a.link.least.Store(int64(last.add(took)))
 			select {
 			case pongs <- sent:
 			case <-ctx.Done():

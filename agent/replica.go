@@ -51,6 +51,7 @@ type replica struct {
 	pulls   *puller   // nil where the task's requests are not pulled; of training that of normal priority
 	lines   []*puller // all of them, the highest priority first
 	load    load
+	sharing sharing
 	returns returns
 	batch   batches
 }
@@ -84,7 +85,17 @@ func (r *replica) status(now time.Time) messages.ReplicaStatus {
 		state = messages.ReplicaDraining
 	}
 	return messages.ReplicaStatus{ID: r.id, State: state, Reason: r.reason, InFlight: r.busy,
-		Served: r.load.served, Rate: r.load.measure(now), Latency: r.load.latency}
+		Served: r.load.served, Rate: r.load.measure(now), Latency: r.load.latency, Alone: r.sharing.alone, Kbit: r.sharing.kbit}
+}
+
+// doing is what the replica does to its machine: TFLOPS, as it was asked lately, and GB.
+func (r *replica) doing() (work, storage float64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.state != messages.ReplicaStopped {
+		storage = r.task.Demand.Storage
+	}
+	return r.load.rate * r.task.WorkGFLOP() / 1000, storage
 }
 
 func (r *replica) set(state messages.ReplicaState, reason string) {

@@ -166,10 +166,17 @@ func (r *replica) execute(e *execution) (backend.Response, *messages.Error, time
 	r.nak(replies)
 	r.a.event(e, true, nil)
 	begun := time.Now()
+	from := r.a.crowd.enter(begun)
 	resp, err := r.call(e.ctx, e.request())
 	e.returned.Store(true)
 	took := max(time.Since(begun), 1)
+	alone := r.a.crowd.leave(begun.Add(took), from)
 	fault := r.fault(e, err)
+	if fault == nil { // one that failed says nothing of how long one takes
+		r.mu.Lock()
+		r.sharing.ended(took, alone, len(e.body)+len(resp.Body))
+		r.mu.Unlock()
+	}
 	r.a.event(e, false, fault)
 	return resp, fault, took
 }

@@ -76,6 +76,7 @@ func readState(ctx context.Context, b *bus.Bus) (messages.State, error) {
 		whole.Agents = append(whole.Agents, s.Agents...)
 		whole.Replicas = append(whole.Replicas, s.Replicas...)
 		whole.Tasks = append(whole.Tasks, s.Tasks...)
+		whole.Measured = append(whole.Measured, s.Measured...)
 	}
 	return whole, nil
 }
@@ -120,12 +121,13 @@ func (c *Coordinator) sendState(reply string, s messages.State) {
 
 // inParts encodes a state in messages of equal numbers of agents, replicas and tasks.
 func inParts(s messages.State) ([][]byte, error) {
-	for n := min(1+(len(s.Agents)+len(s.Replicas)+len(s.Tasks))/statePart, stateParts); ; n = min(2*n, stateParts) {
+	for n := min(1+(len(s.Agents)+len(s.Replicas)+len(s.Tasks)+len(s.Measured))/statePart, stateParts); ; n = min(2*n, stateParts) {
 		out := make([][]byte, 0, n)
 		var err error
 		for i := 0; i < n && err == nil; i++ {
 			p := s
 			p.Agents, p.Replicas, p.Tasks = part(s.Agents, i, n), part(s.Replicas, i, n), part(s.Tasks, i, n)
+			p.Measured = part(s.Measured, i, n)
 			if i > 0 {
 				p.Bad = nil
 			}

@@ -105,6 +105,8 @@ func (r *beatReader) heartbeat(h *Heartbeat) bool {
 			b, ok = r.text()
 			ok = ok && seen.first(12)
 			h.Stopped = string(b)
+		case "m":
+			ok = seen.first(13) && r.readings(&h.Readings)
 		default:
 			return false
 		}
@@ -153,11 +155,91 @@ func (r *beatReader) status(st *ReplicaStatus) bool {
 			ok = seen.first(5) && r.float(&st.Rate)
 		case "l":
 			ok = seen.first(6) && r.float(&st.Latency)
+		case "o":
+			ok = seen.first(7) && r.float(&st.Alone)
+		case "k":
+			ok = seen.first(8) && r.float(&st.Kbit)
 		default:
 			return false
 		}
 	}
 	return ok
+}
+
+func (r *beatReader) readings(into **Readings) bool {
+	n, ok := r.mapLen()
+	v := new(Readings)
+	var seen keySet
+	for ; ok && n > 0; n-- {
+		switch k, _ := r.text(); string(k) {
+		case "c":
+			ok = seen.first(0) && r.float(&v.CPU)
+		case "o":
+			ok = seen.first(1) && r.float(&v.Own)
+		case "n":
+			ok = seen.first(2) && r.float(&v.Cores)
+		case "m":
+			ok = seen.first(3) && r.float(&v.Memory)
+		case "M":
+			ok = seen.first(4) && r.float(&v.MemSize)
+		case "d":
+			ok = seen.first(5) && r.float(&v.Disk)
+		case "D":
+			ok = seen.first(6) && r.float(&v.DiskSize)
+		case "i":
+			ok = seen.first(7) && r.float(&v.In)
+		case "e":
+			ok = seen.first(8) && r.float(&v.Out)
+		case "t":
+			ok = seen.first(9) && r.float(&v.Temp)
+		case "p":
+			ok = seen.first(10) && r.name(&v.Power)
+		case "b":
+			ok = seen.first(11) && r.float(&v.Battery)
+		case "l":
+			ok = seen.first(12) && r.float(&v.Latency)
+		case "g":
+			ok = seen.first(13) && r.gpus(&v.GPUs)
+		default:
+			return false
+		}
+	}
+	*into = v
+	return ok
+}
+
+func (r *beatReader) gpus(list *[]GPU) bool {
+	n, ok := r.arrayLen()
+	if !ok || n == 0 || n > maxGPUs {
+		return false
+	}
+	out := make([]GPU, n)
+	for i := range out {
+		g := &out[i]
+		n, ok := r.mapLen()
+		var seen keySet
+		for ; ok && n > 0; n-- {
+			switch k, _ := r.text(); string(k) {
+			case "n":
+				ok = seen.first(0) && r.name(&g.Name)
+			case "u":
+				ok = seen.first(1) && r.float(&g.Use)
+			case "m":
+				ok = seen.first(2) && r.float(&g.Memory)
+			case "M":
+				ok = seen.first(3) && r.float(&g.MemSize)
+			case "t":
+				ok = seen.first(4) && r.float(&g.Temp)
+			default:
+				return false
+			}
+		}
+		if !ok {
+			return false
+		}
+	}
+	*list = out
+	return true
 }
 
 func (r *beatReader) fence(f *Fence) bool {
@@ -223,7 +305,7 @@ func (r *beatReader) head() (byte, bool) {
 	return c, true
 }
 
-// mapLen reads a map of up to 15 entries: ours have 12 at most.
+// mapLen reads a map of up to 15 entries: ours have 14 at most.
 func (r *beatReader) mapLen() (int, bool) {
 	c, ok := r.head()
 	return int(c & 0x0f), ok && c&0xf0 == 0x80

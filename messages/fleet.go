@@ -121,6 +121,22 @@ type State struct {
 	Replicas []ReplicaInfo `msgpack:"r,omitempty" json:"replicas"`            // sorted by id
 	Tasks    []Task        `msgpack:"ta,omitempty" json:"tasks"`              // sorted by name
 	Bad      Counts        `msgpack:"b,omitempty" json:"malformed,omitempty"` // malformed messages dropped, by kind
+
+	// Measured is what is believed of the delays, in mode adaptive; sorted by task and agent.
+	Measured []MeasuredDelay `msgpack:"md,omitempty" json:"measured,omitempty"`
+}
+
+// MeasuredDelay is what is believed of the requests of a task on an agent, from what was
+// measured there. Times are in ms.
+type MeasuredDelay struct {
+	Task     string  `msgpack:"t" json:"task"`
+	Agent    string  `msgpack:"a" json:"agent"`
+	Delay    float64 `msgpack:"d" json:"delay_ms"`                   // what the plan counts in place of the model's
+	Modelled float64 `msgpack:"m" json:"modelled_ms"`                // by the model
+	Service  float64 `msgpack:"s" json:"service_ms"`                 // of one request, with nothing else of ours beside it
+	Transfer float64 `msgpack:"tr,omitempty" json:"transfer_ms"`     // of its bodies
+	Crowding float64 `msgpack:"c,omitempty" json:"crowding_ms"`      // of the delay: waiting for what else of ours runs there
+	Age      float64 `msgpack:"g,omitempty" json:"age_ms,omitempty"` // since it was measured last
 }
 
 // Counts are numbers by name. The type has its own encoder because the library sorts
@@ -155,6 +171,7 @@ type AgentInfo struct {
 	Foreign     Resources   `msgpack:"f" json:"foreign"`
 	BeatAge     float64     `msgpack:"b" json:"beat_age_ms"`
 	RTT         float64     `msgpack:"rt" json:"rtt_ms"`
+	Readings    *Readings   `msgpack:"m,omitempty" json:"readings,omitempty"` // what it measures of its machine
 }
 
 // ReplicaInfo is one replica in a [State].

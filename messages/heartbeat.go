@@ -51,6 +51,7 @@ type Heartbeat struct {
 	RTT      float64         `msgpack:"rt"` // ms, the data connection's last round trip
 	Replicas []ReplicaStatus `msgpack:"rs,omitempty"`
 	Stopped  string          `msgpack:"sp,omitempty"` // why it takes no actions; "": it takes them
+	Readings *Readings       `msgpack:"m,omitempty"`  // nil: nothing is measured there
 }
 
 // ReplicaStatus is the state and the load of one replica on its agent.
@@ -62,6 +63,12 @@ type ReplicaStatus struct {
 	Served   uint64       `msgpack:"c,omitempty" json:"served,omitempty"`     // requests begun in this incarnation
 	Rate     float64      `msgpack:"q,omitempty" json:"rate,omitempty"`       // requests per second, smoothed
 	Latency  float64      `msgpack:"l,omitempty" json:"latency_ms,omitempty"` // ms of service, smoothed
+
+	// Alone is what Latency would be, had nothing else of ours run on the machine meanwhile:
+	// what the machine is like, without what we do to it. 0: the agent does not measure it.
+	Alone float64 `msgpack:"o,omitempty" json:"alone_ms,omitempty"`
+	// Kbit is how much one request carries, to the machine and back; smoothed.
+	Kbit float64 `msgpack:"k,omitempty" json:"kbit,omitempty"`
 }
 
 func (h *Heartbeat) version() *int { return &h.V }
@@ -85,6 +92,9 @@ func (h *Heartbeat) check() error {
 	if err := CheckAmount("rtt", h.RTT, 0, math.MaxFloat64, "ms"); err != nil {
 		return err
 	}
+	if err := h.Readings.check(); err != nil {
+		return err
+	}
 	return checkStatuses(h.Replicas)
 }
 
@@ -103,6 +113,12 @@ func checkStatuses(list []ReplicaStatus) error {
 			return err
 		}
 		if err := CheckAmount("latency", r.Latency, 0, math.MaxFloat64, "ms"); err != nil {
+			return err
+		}
+		if err := CheckAmount("alone", r.Alone, 0, math.MaxFloat64, "ms"); err != nil {
+			return err
+		}
+		if err := CheckAmount("kbit", r.Kbit, 0, math.MaxFloat64, "kbit"); err != nil {
 			return err
 		}
 	}

@@ -41,6 +41,12 @@ var (
 	}
 )
 
+var someReadings = Readings{
+	CPU: 0.75, Own: 0.25, Cores: 5.5, Memory: 12.5, MemSize: 32, Disk: 80.5, DiskSize: 500, In: 12.25, Out: 3.5, Temp: 61.5,
+	Power: PowerBattery, Battery: 0.85, Latency: 4.5,
+	GPUs: []GPU{{Name: "Orin", Use: 0.5, Memory: 3.5, MemSize: 8, Temp: 55}, {Name: "second"}},
+}
+
 // aPreferring is aPlaced with the keys that came later.
 func aPreferring() Task {
 	t := aPlaced()
@@ -70,6 +76,13 @@ func samples() []sample {
 			Replicas: []ReplicaStatus{aStatus, {ID: "hold/r1", State: ReplicaReady}},
 		}, newOf[Heartbeat]()},
 		{"heartbeat-2", &Heartbeat{V: 1, Agent: "r1", Inc: aFence, Seq: 78, State: AgentReady, Capacity: aResource, Stopped: "stopped by an operator: somebody is in the cell"}, newOf[Heartbeat]()},
+		{"heartbeat-3", &Heartbeat{V: 1, Agent: "r1", Inc: aFence, Seq: 79, State: AgentReady, Capacity: aResource, Readings: &someReadings,
+			Replicas: []ReplicaStatus{{ID: "detect/0", State: ReplicaReady, Latency: 20.5, Alone: 10.25, Kbit: 2411.5}}}, newOf[Heartbeat]()},
+		{"state-2", &State{
+			V: 1, Leader: "coordinator-a", Term: aFence, Settings: Settings{V: 1, WeightLatency: 1, WeightCost: 1, Reserve: 0.1, Mode: Adaptive},
+			Agents:   []AgentInfo{{Environment: anEnv, State: AgentReady, Inc: aFence, Readings: &someReadings}},
+			Measured: []MeasuredDelay{{Task: "detect", Agent: "edge-1", Delay: 30.5, Modelled: 10.2, Service: 10.5, Transfer: 5, Crowding: 5.25, Age: 1200}},
+		}, newOf[State]()},
 		{"task-entry-3", &TaskEntry{V: 1, Task: Task{Name: "hold", Class: Action, Per: PerRobot, OnLinkLoss: "retract"}}, newOf[TaskEntry]()},
 		{"task-entry-4", &TaskEntry{V: 1, Task: Task{Name: "see", Class: Inference, Concurrency: 2, MaxBatch: 8, MaxWait: 2.5}}, newOf[TaskEntry]()},
 		{"task-entry-idempotent", &TaskEntry{V: 1, Task: Task{Name: "see", Class: Inference, Idempotent: true}}, newOf[TaskEntry]()},

@@ -56,9 +56,16 @@ is what a task may name there; the command gets FLEETBUS_ROBOT, FLEETBUS_TASK, F
 and FLEETBUS_REASON in its environment, and has 10 s. It supplements a hardware stop and never
 replaces it.
 
-Others than fleetbus may use the machine, too. What they use is what --foreign-use FILE says, a YAML
-file of yours with any of compute, storage and network that is read once a second: nothing is
-placed onto that room, and what is placed moves away when it is taken for more than 5 s.
+What the machine has is detected where --compute, --storage, --network or --latency do not say it:
+compute by what ` + "`fleetbus agent calibrate`" + ` found, or else an estimate; the latency is the round trip to
+the server. Limits of containers count.
+
+Others than fleetbus may use the machine, too. Of what is detected it is measured how much they use;
+--foreign-use measured does so for what you have said yourself (then on a machine with a GPU the use
+of that GPU counts as compute), --foreign-use none for nothing. Or a file of yours says it, with any of
+compute, storage and network: --foreign-use FILE reads it once a second. Nothing is placed onto room
+that others use, and what is placed moves away when it is taken for more than 5 s. With --simulate the
+machine is made up: it has what you say, and nothing of it is measured.
 
 A --config file has the same fields; flags win over it.`,
 		Example: `  fleetbus agent --id robot-1 --tier robot --compute 10TFLOPS --network 10Mbps --simulate
@@ -69,6 +76,7 @@ A --config file has the same fields; flags win over it.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.agent(cmd, &g) },
 	}
 	g.define(cmd.Flags())
+	cmd.AddCommand(calibrateCmd(a), installCmd(a), uninstallCmd(a))
 	return cmd
 }
 
@@ -90,7 +98,7 @@ func (g *agentFlags) define(f *pflag.FlagSet) {
 	f.StringVar(&g.dataDir, "data-dir", "", "`DIRECTORY` of its own for the fleet's synced data (default $XDG_STATE_HOME/fleetbus/data/FLEET/ID or ~/.local/state/fleetbus/data/FLEET/ID)")
 	f.DurationVar(&g.reEngage, "re-engage", 0, "of a robot: take actions again after its link was lost and has been well for so long, at least 4s; 0: only after `fleetbus release`")
 	f.Var(&g.hooks, "on-link-loss", "of a robot: `NAME=COMMAND` that runs when its link is lost, for tasks with on_link_loss: NAME; may be repeated")
-	f.StringVar(&g.foreign, "foreign-use", "", "YAML `FILE` that says what others use of this machine, for example compute: 40TFLOPS; replace it as often as you like")
+	f.StringVar(&g.foreign, "foreign-use", "", "measured, none, or a YAML `FILE` that says what others use of this machine, for example compute: 40TFLOPS; replace it as often as you like (default: measured, of what is detected)")
 	f.StringVar(&g.config, "config", "", "YAML `FILE` with these fields")
 	f.StringVar(&g.history, "history", "", "append what is executed to this `FILE`")
 	_ = f.MarkHidden("history") // of the demo and its checker; it fails only for a flag that is not there
@@ -153,11 +161,16 @@ func (a *app) agent(cmd *cobra.Command, g *agentFlags) (err error) {
 			log.Warn("no directory for the fleet's synced data: this agent holds none; name one with --data-dir", "reason", oneLine(err))
 		}
 	}
+	machine := g.machineOf(cmd.Flags(), log)
 	hooks, err := g.hooks.functions()
 	if err != nil {
 		return err
 	}
-	foreign, stop, err := watchForeign(cmd.Context(), g.foreign, log)
+	file := g.foreign
+	if file == foreignMeasured || file == foreignNone {
+		file = ""
+	}
+	foreign, stop, err := watchForeign(cmd.Context(), file, log)
 	if err != nil {
 		return fileError(cmd, err)
 	}
@@ -179,20 +192,26 @@ func (a *app) agent(cmd *cobra.Command, g *agentFlags) (err error) {
 		}
 	}
 	return again(cmd.Context(), log, "agent "+env.ID, func(ctx context.Context) error {
-		return a.runAgent(ctx, log, agent.Config{
+		return a.runAgent(ctx, log, machine, agent.Config{
 			Fleet: a.fleet, Environment: env, DrainTimeout: g.drain, Logger: log, Version: versionString(),
 			StateDir: g.stateDir, ReEngage: g.reEngage, LinkHooks: hooks, Foreign: foreign,
 		}, handlers, g.dataDir)
 	})
 }
 
-func (a *app) runAgent(ctx context.Context, log *slog.Logger, cfg agent.Config, handlers []agent.Handler, dataDir string) error {
+func (a *app) runAgent(ctx context.Context, log *slog.Logger, machine *machine, cfg agent.Config, handlers []agent.Handler, dataDir string) error {
 	env := cfg.Environment
 	nc, err := a.connectForever(ctx, bus.AgentConn(a.fleet, env.ID), log)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
+	done, err := machine.begin(ctx, nc, &cfg)
+	if err != nil {
+		return err
+	}
+	defer done()
+	env = cfg.Environment
 	// Heartbeats have a connection of their own: a large body on its way must not look
 	// like the death of the agent.
 	beats, err := a.connectForever(ctx, bus.BeatConn(a.fleet, env.ID), log)

@@ -87,6 +87,16 @@ func newBackends() backends {
 	}
 }
 
+// names are the handlers that model servers serve.
+func (b *backends) names() (list []string) {
+	for _, n := range []named{b.http, b.oip, b.openpi} {
+		for _, v := range n.list {
+			list = append(list, v.name)
+		}
+	}
+	return list
+}
+
 func (b *backends) define(f *pflag.FlagSet) {
 	f.Var(&b.http, "http", "`NAME=URL` of a server that answers a POST, serves the handler NAME; may be repeated")
 	f.Var(&b.oip, "oip", "`NAME=URL` of a model of the Open Inference Protocol v2 (KServe, Triton, OpenVINO), like http://127.0.0.1:8000/v2/models/detect; may be repeated")

@@ -199,7 +199,7 @@ Start here:
 		}
 	}
 	add("run", upCmd(a), agentCmd(a), coordinatorCmd(a), routerCmd(a), gatewayCmd(a), serverCmd(a), demoCmd(a))
-	add("use", applyCmd(a), deleteCmd(a), drainCmd(a), undrainCmd(a), forgetCmd(a), stopCmd(a), releaseCmd(a), planCmd(), requestCmd(a), jobCmd(a), jobsCmd(a))
+	add("use", applyCmd(a), deleteCmd(a), drainCmd(a), undrainCmd(a), forgetCmd(a), stopCmd(a), releaseCmd(a), planCmd(a), requestCmd(a), jobCmd(a), jobsCmd(a))
 	add("look", doctorCmd(a), agentsCmd(a), tasksCmd(a), placementsCmd(a), eventsCmd(a), waitCmd(a), versionCmd(a))
 	add("use", diffCmd(a), rollbackCmd(a))
 	add("look", explainCmd(a), versionsCmd(a))

@@ -16,17 +16,22 @@ import (
 
 // planCmd plans a fleet file offline. That something waits is an answer, not a failure:
 // the exit status is 0.
-func planCmd() *cobra.Command {
+func planCmd(a *app) *cobra.Command {
 	var path string
 	var explain, set, compare []string
 	var pareto, preset string
+	var live bool
 	cmd := &cobra.Command{
-		Use:   "plan -f FILE",
-		Short: "Plan a fleet file offline: matrix, plan, what waits and what would help",
+		Use:   "plan -f FILE | --live",
+		Short: "Plan a fleet file offline, or the fleet as it is: matrix, plan, what waits and what would help",
 		Long: `Plan a fleet file without a server or agents: what every task would take and cost on
 every environment, who runs where and how near to its limit, what waits and the smallest
 change that would place it, the use of every environment, the totals with a certified
 bound, and the comparison with the baselines that the file names.
+
+--live plans the fleet that runs, with what its agents have measured: what others use, and in mode
+adaptive what requests take. It says what the measured delays are made of, and where the
+fleet stands otherwise than this plan, which is made from nothing and knows no cost of a move.
 
 --explain says of every environment why a task is there, which constraint keeps it off,
 or how much more score it would be. A score weighs delay and cost by the weights of the
@@ -36,17 +41,28 @@ file, --preset or --set; lower is better.`,
   fleetbus plan -f configs/three-tiers.yaml --explain inference --json
   fleetbus plan -f configs/fleet.yaml --preset realtime --set mode=adaptive
   fleetbus plan -f configs/smart-factory.yaml --compare all-cloud,all-edge,hybrid
-  fleetbus plan -f configs/smart-factory.yaml --pareto`,
+  fleetbus plan -f configs/smart-factory.yaml --pareto
+  fleetbus plan --live --set mode=adaptive`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if path == "" {
+			if live == (path != "") {
+				if live {
+					return usagef("--live: it plans the fleet that runs, and -f %s is a file; give one of them", path)
+				}
 				return usagef("-f: no file given; `fleetbus plan -f configs/smart-factory.yaml` shows one")
 			}
 			if pareto != "" && (explain != nil || compare != nil) {
 				return usagef("--pareto: it makes many plans, and --explain and --compare speak of one; leave them out")
 			}
-			file, err := fleetfile.Load(path)
-			if err != nil {
+			var file *fleetfile.File
+			var now *liveFleet
+			var err error
+			if live {
+				if now, err = a.liveFleet(cmd); err != nil {
+					return err
+				}
+				file = now.file
+			} else if file, err = fleetfile.Load(path); err != nil {
 				return fileError(cmd, err)
 			}
 			settings := file.Planning()
@@ -73,6 +89,9 @@ file, --preset or --set; lower is better.`,
 			if err != nil {
 				return usageError{err}
 			}
+			if now != nil {
+				return now.print(cmd, report)
+			}
 			if asJSON, _ := cmd.Flags().GetBool("json"); asJSON {
 				return new(app).printJSON(cmd, report)
 			}
@@ -80,6 +99,7 @@ file, --preset or --set; lower is better.`,
 		},
 	}
 	cmd.Flags().StringVarP(&path, "file", "f", "", "fleet `FILE`")
+	cmd.Flags().BoolVar(&live, "live", false, "plan the fleet that runs")
 	cmd.Flags().StringArrayVar(&explain, "explain", nil, "say of every environment why this `TASK` or replica is there or not (may be repeated)")
 	cmd.Flags().StringVar(&preset, "preset", "", "plan with the weights and the reserve of `PRESET` realtime, balanced or cost instead of the file's")
 	cmd.Flags().StringArrayVar(&set, "set", nil, "plan with another `NAME=VALUE` of preset, weight_latency, weight_cost, resource_reserve_ratio, mode (may be repeated)")

@@ -1,6 +1,7 @@
 package placement
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -36,6 +37,31 @@ func (l *latch) fold(now time.Time, measured float64, c *Calm) (fell float64) {
 // worth a plan: one change of load of 5 % moves nothing.
 const fellEnough = 0.05
 
+// A way to an agent is another one when it takes longer or shorter by this part, and by more
+// than so many ms: what is less moves nothing that is worth a move.
+const (
+	wayStep  = 0.2
+	wayLeast = 1.0
+)
+
+// way takes the measured round trip of an agent for its latency, where the agent asks for that
+// and the mode allows a plan to follow what changes.
+func (m *Machine) way(a *agent) {
+	if a.beat.Readings == nil || a.beat.Readings.Latency <= 0 || m.settings.Mode == messages.Static {
+		return
+	}
+	now, was := a.beat.Readings.Latency, a.env.Latency
+	if d := math.Abs(now - was); d <= wayLeast || d <= wayStep*was {
+		return
+	}
+	a.env.Latency = now
+	for _, h := range a.all() {
+		m.touch(h)
+	}
+	m.record("latency_changed", a.id, "", "its server is %.3g ms away, it was %.3g", now, was)
+	m.need("the way to " + a.id + " takes another time")
+}
+
 // load judges the measured load of an agent.
 //
 // Effective demand of a replica = max(declared, rate · work): 1/s · GFLOP / 1000 =
@@ -44,6 +70,7 @@ func (m *Machine) load(a *agent) {
 	if !a.heard || a.state == messages.AgentLost {
 		return
 	}
+	m.way(a)
 	m.measure(a)
 	usable := m.usable(a)
 	measured := a.beat.Foreign

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/fleetbus/fleetbus/coordinator/alloc"
-	"github.com/fleetbus/fleetbus/messages"
 )
 
 // movers are the replicas that are up for choice beside the free ones. A pinned one
@@ -94,7 +93,7 @@ func (m *Machine) perform(plan alloc.Plan, waiting []*replica, v *movers, reliev
 		}
 		if to := at[r.id]; to != nil && to != r.home.agent {
 			moves = append(moves, move{r: r, to: to, relief: relieve[r.home.agent],
-				gain: m.score(r, r.home.agent) - m.score(r, to)})
+				gain: m.score(r, r.home.agent, m.besides(r.home.agent, r)) - m.score(r, to, m.besides(to, r))})
 		}
 	}
 	slices.SortStableFunc(moves, func(a, b move) int { return cmp.Compare(b.gain, a.gain) })
@@ -180,7 +179,6 @@ func (m *Machine) choose(moves []move) []move {
 			v.why = v.r.home.agent.id + " is over its planned capacity"
 			take = append(take, v)
 		default:
-			v.why = fmt.Sprintf("the score is better by %.4g", v.gain)
 			gain = append(gain, v)
 		}
 	}
@@ -194,7 +192,7 @@ func (m *Machine) choose(moves []move) []move {
 	if more {
 		gain = gain[:left]
 	}
-	worth := m.worth(gain)
+	gain, worth := m.worth(gain)
 	if worth {
 		take = append(take, gain...)
 	}
@@ -209,53 +207,6 @@ func (m *Machine) budget() int { return max(0, m.allowance()-m.moved) }
 
 // allowance is how many moves may begin in one cycle.
 func (m *Machine) allowance() int { return max(m.calm.Moves, len(m.replicas)/50) }
-
-// worth reports whether the moves together are better than today by the price of each
-// and by the margin.
-func (m *Machine) worth(moves []move) bool {
-	if len(moves) == 0 {
-		return false
-	}
-	to := make(map[*replica]*agent, len(moves))
-	before, price := 0.0, 0.0
-	for _, v := range moves {
-		to[v.r] = v.to
-		price += m.priceOf(v.r)
-		before += m.score(v.r, v.r.home.agent)
-	}
-	gain := m.objective(nil) - m.objective(to)
-	return gain >= max(price, m.calm.Margin*before)
-}
-
-// score of r on a, without the price of an environment that is billed whole.
-func (m *Machine) score(r *replica, a *agent) float64 {
-	e := a.env
-	if e.Billing == messages.Whole {
-		e.Billing, e.Price = messages.Share, 0
-	}
-	return alloc.Score(m.settings, m.delay(r.spec.Task, e), alloc.Cost(r.spec.Task, e)) + alloc.Penalty(r.spec.Task, e)
-}
-
-// objective is what the plan costs, with some replicas elsewhere than at home.
-func (m *Machine) objective(to map[*replica]*agent) float64 {
-	sum := 0.0
-	whole := make(map[*agent]bool)
-	for _, r := range m.allReplicas() {
-		if !r.wanted || r.home == nil {
-			continue
-		}
-		a := r.home.agent
-		if to[r] != nil {
-			a = to[r]
-		}
-		sum += m.score(r, a)
-		if a.env.Billing == messages.Whole && !whole[a] {
-			whole[a] = true
-			sum += alloc.Score(m.settings, 0, a.env.Price)
-		}
-	}
-	return sum
-}
 
 // carryOut begins the moves whose target has room beside everything that is there.
 func (m *Machine) carryOut(moves []move) {

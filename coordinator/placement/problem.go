@@ -28,7 +28,7 @@ func (m *Machine) stated(free []*replica, movers *movers, apart bool) alloc.Prob
 	p := alloc.Problem{Settings: m.settings, Current: make(map[string]string), MovePrice: m.movePrice()}
 	p.Settings.V = 0
 	if m.settings.Mode == messages.Adaptive {
-		p.Measured = m.meter.Delays(m.now)
+		p.Measured = m.measuredDelays()
 	}
 	tasks := make(map[string]bool) // that need to know where their siblings are
 	exclude := make(map[string][]string)

@@ -20,7 +20,9 @@ type replica struct {
 	why     string // it is where it is, or waits
 	waiting bool   // it is not where it should be, and nothing can be done now
 	since   time.Time
-	claim   latch // TFLOPS measured; see load.go
+	claim   latch   // TFLOPS measured; see load.go
+	rate    float64 // 1/s, smoothed, and when; in mode adaptive only
+	rateAt  time.Time
 
 	updating bool     // a new version of its task is on its way; see rollout.go
 	blocked  bool     // it would be, but cannot

@@ -14,13 +14,14 @@ func (m *Machine) State() messages.State {
 	for _, a := range m.allAgents() {
 		id := a.id
 		info := messages.AgentInfo{Environment: a.env, State: a.state, Inc: a.inc, Planned: m.used(a), Foreign: a.beat.Foreign,
-			BeatAge: float64(m.now.Sub(a.last).Microseconds()) / 1000, RTT: a.beat.RTT}
+			BeatAge: float64(m.now.Sub(a.last).Microseconds()) / 1000, RTT: a.beat.RTT, Readings: a.beat.Readings}
 		_, info.Drain = m.drains[id]
 		if d := m.docs[id]; d != nil {
 			info.Rev, info.Applied = d.doc.Rev, d.applied
 		}
 		s.Agents = append(s.Agents, info)
 	}
+	s.Measured = m.beliefs()
 	for _, r := range m.allReplicas() {
 		s.Replicas = append(s.Replicas, m.replicaInfo(r))
 	}

@@ -19,7 +19,8 @@ type File struct {
 	Settings     *messages.Settings
 	Environments []messages.Environment // count expanded; Offline: nothing is known of their handlers
 	Tasks        []messages.Task
-	Measured     map[alloc.Pair]float64 // delays, ms, for planning in mode adaptive; nil for none
+	Measured     map[alloc.Pair]float64        // delays, ms, for planning in mode adaptive; nil for none
+	Foreign      map[string]messages.Resources // what others use of environments, by id; of a live fleet, files have none
 	Baselines    []Baseline
 }
 
@@ -91,7 +92,7 @@ func (f *File) Planning() messages.Settings {
 func (f *File) Problem() alloc.Problem {
 	p := alloc.Problem{Settings: f.Planning(), Replicas: alloc.Expand(f.Tasks, f.Environments), Measured: f.Measured}
 	for _, e := range f.Environments {
-		p.Environments = append(p.Environments, alloc.Environment{Environment: e})
+		p.Environments = append(p.Environments, alloc.Environment{Environment: e, Foreign: f.Foreign[e.ID]})
 	}
 	return p
 }

@@ -18,6 +18,7 @@ type box struct {
 	gen   int // of the alarm that is set
 
 	served float64 // GFLOP, all in all
+	ran    float64 // ms that one which was there all the time would have had for itself
 }
 
 // job is one request that is served.
@@ -56,6 +57,7 @@ func (b *box) setSpeed(tflops float64) {
 func (b *box) advance() {
 	if n := len(b.jobs); n > 0 {
 		did := float64(ms(b.c.now-b.at) * b.speed)
+		b.ran += float64(ms(b.c.now-b.at) / float64(n))
 		b.had += float64(did / float64(n)) // conversions keep machines that fuse operations from another result
 		b.served += did
 	}

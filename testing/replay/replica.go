@@ -25,6 +25,7 @@ type replica struct {
 	spread   float64 // ms by which one differs from that
 	last     time.Duration
 	rate     float64 // 1/s, smoothed
+	sharing  sharing
 	counted  uint64
 	at       time.Duration
 }
@@ -37,7 +38,8 @@ type execution struct {
 	m       *message // nil: it came straight
 	job     *job
 	begun   time.Duration
-	record  int // in the ledger
+	from    float64 // what the machine had run then; see box
+	record  int     // in the ledger
 	over    bool
 }
 
@@ -145,6 +147,7 @@ func (r *replica) begin(f *flight, attempt int, m *message) {
 		work *= 1.01
 	}
 	e.job = r.a.box.begin(work, e.done)
+	e.from = r.a.box.ran
 	r.w.in(acceptAfter, func() {
 		if !e.over {
 			r.w.in(r.w.way(f, r.a)/2, func() {
@@ -158,6 +161,7 @@ func (r *replica) begin(f *flight, attempt int, m *message) {
 func (e *execution) done() {
 	took := e.r.w.now - e.begun
 	e.r.note(took)
+	e.r.sharing.ended(ms(took), e.r.a.box.ran-e.from, e.f.kbit)
 	e.end(finished)
 	if e.m != nil {
 		e.m.acked()
@@ -223,7 +227,7 @@ func (r *replica) measure() float64 {
 }
 
 func (r *replica) status() messages.ReplicaStatus {
-	s := messages.ReplicaStatus{ID: r.placed.ID, State: r.state, InFlight: len(r.runs), Served: r.served, Rate: r.measure(), Latency: r.latency}
+	s := messages.ReplicaStatus{ID: r.placed.ID, State: r.state, InFlight: len(r.runs), Served: r.served, Rate: r.measure(), Latency: r.latency, Alone: r.sharing.alone, Kbit: r.sharing.kbit}
 	if r.stopping && r.state != messages.ReplicaStopped {
 		s.State = messages.ReplicaDraining
 	}
