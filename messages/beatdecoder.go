@@ -153,6 +153,8 @@ func (r *beatReader) status(st *ReplicaStatus) bool {
 			ok = seen.first(5) && r.float(&st.Rate)
 		case "l":
 			ok = seen.first(6) && r.float(&st.Latency)
+		case "d":
+			ok = seen.first(7) && r.float(&st.Done)
 		default:
 			return false
 		}

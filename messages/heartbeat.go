@@ -62,6 +62,7 @@ type ReplicaStatus struct {
 	Served   uint64       `msgpack:"c,omitempty" json:"served,omitempty"`     // requests begun in this incarnation
 	Rate     float64      `msgpack:"q,omitempty" json:"rate,omitempty"`       // requests per second, smoothed
 	Latency  float64      `msgpack:"l,omitempty" json:"latency_ms,omitempty"` // ms of service, smoothed
+	Done     float64      `msgpack:"d,omitempty" json:"done,omitempty"`       // of what it fetches while it loads, 0 to 1
 }
 
 func (h *Heartbeat) version() *int { return &h.V }
@@ -103,6 +104,9 @@ func checkStatuses(list []ReplicaStatus) error {
 			return err
 		}
 		if err := CheckAmount("latency", r.Latency, 0, math.MaxFloat64, "ms"); err != nil {
+			return err
+		}
+		if err := CheckAmount("done", r.Done, 0, 1, ""); err != nil {
 			return err
 		}
 	}
