@@ -7,8 +7,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 )
+
+// Self as the first word of a guard is, on Linux, this program, also where its file was
+// replaced by a newer version since.
+const Self = "/proc/self/exe"
 
 // Process is a child that was started.
 type Process struct {
@@ -42,7 +47,11 @@ func Start(cmd *exec.Cmd, guard []string) (*Process, error) {
 		}
 		theirs, p.life = r, w
 		cmd.ExtraFiles = []*os.File{r}
-		cmd.Args = append(append([]string{guard[0]}, guard[1:]...), append([]string{cmd.Path}, cmd.Args[1:]...)...)
+		name := guard[0]
+		if name == Self {
+			name = os.Args[0] // what a list of processes is to show
+		}
+		cmd.Args = slices.Concat([]string{name}, guard[1:], []string{cmd.Path}, cmd.Args[1:])
 		cmd.Path = guard[0]
 		group(cmd)
 	} else {
