@@ -96,9 +96,6 @@ func provide(ctx context.Context, b *bus.Bus, seen uint64) (uint64, error) {
 				return 0, err
 			}
 		}
-		if err := b.TaskLogs(ctx); err != nil {
-			return 0, err
-		}
 	}
 	newest, err := b.Newest(ctx, bus.Agents)
 	if err != nil || newest == seen {
@@ -113,6 +110,10 @@ func provide(ctx context.Context, b *bus.Bus, seen uint64) (uint64, error) {
 		if err := b.Mail(ctx, r.Environment.Normal().Site); err != nil { // made once per site
 			return seen, err
 		}
+	}
+	// Last: it reserves room on the server's disk, and mail is not to wait for that.
+	if err := b.TaskLogs(ctx); err != nil {
+		return seen, err
 	}
 	return newest, nil
 }
