@@ -24,6 +24,7 @@ type (
 	Batcher   = backend.Batcher
 	Describer = backend.Describer
 	Result    = backend.Result
+	Deployer  = backend.Deployer
 )
 
 // Func makes a handler of a Go function that answers bytes with bytes; see
@@ -52,7 +53,7 @@ const (
 // defaults.
 type Config struct {
 	Fleet       string
-	Environment messages.Environment // Handlers and Version are filled in
+	Environment messages.Environment // Handlers, Runs and Version are filled in
 
 	// BeatConn is a connection of its own for heartbeats, so that a large body cannot
 	// hold them up. nil: the agent's connection.
@@ -75,6 +76,10 @@ type Config struct {
 	// LinkHooks are what tasks may name in on_link_loss. What they do is said here and
 	// nowhere else: a task cannot bring a command of its own.
 	LinkHooks map[string]LinkHook
+
+	// Deployer starts what tasks bring, on this machine and with this program's rights. nil:
+	// nobody's; whoever may apply tasks gets no further than the handlers.
+	Deployer Deployer
 
 	Host    string // for the error of an agent that another took the place of; "": the host's name
 	Version string // of the program, for people
@@ -139,14 +144,14 @@ func (c Config) normal(handlers []Handler) (Config, map[string]Handler, error) {
 		byName[name] = h
 		names = append(names, name)
 	}
-	if len(names) == 0 {
+	if len(names) == 0 && c.Deployer == nil {
 		return c, nil, messages.Errorf(messages.CodeBadRequest, "agent %q has no handler; give agent.New at least one, for example agent.Func", c.Environment.ID)
 	}
 	if err := messages.CheckName("fleet", c.Fleet); err != nil {
 		return c, nil, err
 	}
 	c.Environment = c.Environment.Normal()
-	c.Environment.Handlers = names
+	c.Environment.Handlers, c.Environment.Runs = names, c.Deployer != nil
 	c.Environment.Version = c.Version
 	if err := c.Environment.Check("environment."); err != nil {
 		return c, nil, err

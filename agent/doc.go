@@ -6,7 +6,8 @@
 //
 // A handler serves the tasks that name it: a Go function ([Func]), a child process
 // (package backend/execio), the service time of the model (package backend/simulate),
-// or anything that implements [Handler]. Run blocks until ctx ends; [New] starts
+// or anything that implements [Handler]. Tasks that bring what serves them are for a
+// [Deployer] (package backend/deploy), which an agent has where its owner gives it one. Run blocks until ctx ends; [New] starts
 // nothing.
 //
 // # How requests come

@@ -105,6 +105,13 @@ func (a *Agent) apply(doc *messages.Placement) messages.PlacementAck {
 
 // reconcile does what the document asks for. a.mu is held.
 func (a *Agent) reconcile() {
+	if d := a.cfg.Deployer; d != nil {
+		tasks := make([]messages.Task, 0, len(a.doc.Replicas))
+		for _, r := range a.doc.Replicas {
+			tasks = append(tasks, r.Task)
+		}
+		d.Placed(tasks)
+	}
 	have := make(map[string]held, len(a.replicas))
 	for id, r := range a.replicas {
 		have[id] = r.held()

@@ -45,8 +45,9 @@ type replica struct {
 	placed  messages.PlacedReplica
 	state   messages.ReplicaState
 	reason  string
-	server  Server // set while open or busy
-	open    bool   // takes requests
+	done    float64 // of what is fetched while it loads, 0 to 1
+	server  Server  // set while open or busy
+	open    bool    // takes requests
 	busy    int
 	pulls   *puller   // nil where the task's requests are not pulled; of training that of normal priority
 	lines   []*puller // all of them, the highest priority first
@@ -85,7 +86,7 @@ func (r *replica) status(now time.Time) messages.ReplicaStatus {
 		state = messages.ReplicaDraining
 	}
 	return messages.ReplicaStatus{ID: r.id, State: state, Reason: r.reason, InFlight: r.busy,
-		Served: r.load.served, Rate: r.load.measure(now), Latency: r.load.latency, Alone: r.sharing.alone, Kbit: r.sharing.kbit}
+		Served: r.load.served, Rate: r.load.measure(now), Latency: r.load.latency, Alone: r.sharing.alone, Kbit: r.sharing.kbit, Done: r.done}
 }
 
 // doing is what the replica does to its machine: TFLOPS, as it was asked lately, and GB.
@@ -100,7 +101,7 @@ func (r *replica) doing() (work, storage float64) {
 
 func (r *replica) set(state messages.ReplicaState, reason string) {
 	r.mu.Lock()
-	r.state, r.reason = state, reason
+	r.state, r.reason, r.done = state, reason, 0
 	r.mu.Unlock()
 	r.a.cfg.Logger.Info("replica", "state", state, "replica", r.id, "reason", reason)
 	r.a.beatNow()
@@ -141,11 +142,11 @@ func (r *replica) live() {
 
 // openHandler calls the Open of the handler that the task names. A panic is an error.
 func (r *replica) openHandler(ctx context.Context) (server Server, err error) {
-	h := r.a.handlers[r.task.HandlerName()]
-	if h == nil {
-		h = r.a.handlers[messages.AnyHandler]
-	}
-	if h == nil {
+	open := r.opener()
+	if open == nil {
+		if r.task.Run != nil {
+			return nil, messages.Errorf(messages.CodeUnauthorized, "task %q brings a command, and this agent runs none; its owner allows that with --allow-run", r.task.Name)
+		}
 		has := slices.Clone(r.a.cfg.Environment.Handlers)
 		slices.Sort(has)
 		return nil, messages.Errorf(messages.CodeBadRequest, "task %q asks for handler %q; this agent has %s", r.task.Name, r.task.HandlerName(), strings.Join(has, ", "))
@@ -154,7 +155,7 @@ func (r *replica) openHandler(ctx context.Context) (server Server, err error) {
 		return nil, err
 	}
 	defer r.recovered("Open", &err)
-	server, err = h.Open(ctx, Open{Replica: r.id, Task: r.task, Environment: r.a.cfg.Environment, Loading: r.loading})
+	server, err = open(ctx, Open{Replica: r.id, Task: r.task, Environment: r.a.cfg.Environment, Loading: r.loading, Fetched: r.fetched})
 	if err == nil && server == nil {
 		err = errors.New("the handler returned no server and no error")
 	}
@@ -165,6 +166,31 @@ func (r *replica) openHandler(ctx context.Context) (server Server, err error) {
 		}
 	}
 	return server, err
+}
+
+// opener is the Open of what serves the task; nil where the agent has no such thing.
+func (r *replica) opener() func(context.Context, Open) (Server, error) {
+	if r.task.Run != nil {
+		if d := r.a.cfg.Deployer; d != nil {
+			return d.Open
+		}
+		return nil
+	}
+	h := r.a.handlers[r.task.HandlerName()]
+	if h == nil {
+		h = r.a.handlers[messages.AnyHandler]
+	}
+	if h == nil {
+		return nil
+	}
+	return h.Open
+}
+
+// fetched keeps how much the handler has fetched for the next heartbeat.
+func (r *replica) fetched(done float64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.done = min(max(done, 0), 1)
 }
 
 // loading keeps the handler's word about how far it is for the next heartbeat. It asks for

@@ -92,7 +92,11 @@ func (c *Coordinator) presumed(saved placement.PlacementsLoaded) (list []placeme
 		}
 		for _, r := range doc.Replicas {
 			env.Capacity = env.Capacity.Add(r.Task.Demand.Scale(presumedRoom))
-			env.Handlers = append(env.Handlers, r.Task.HandlerName())
+			if r.Task.Run != nil {
+				env.Runs = true
+			} else {
+				env.Handlers = append(env.Handlers, r.Task.HandlerName())
+			}
 			maps.Copy(env.Labels, r.Task.Labels)
 			if _, ok := routes[doc.Agent]; !ok && (r.Task.Per == messages.PerRobot || r.Task.Robot != "" || r.Task.Class == messages.Action) {
 				env.Tier = messages.Robot

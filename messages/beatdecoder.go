@@ -159,6 +159,8 @@ func (r *beatReader) status(st *ReplicaStatus) bool {
 			ok = seen.first(7) && r.float(&st.Alone)
 		case "k":
 			ok = seen.first(8) && r.float(&st.Kbit)
+		case "d":
+			ok = seen.first(9) && r.float(&st.Done)
 		default:
 			return false
 		}

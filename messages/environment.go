@@ -16,6 +16,7 @@ type Environment struct {
 	Price    float64           `msgpack:"p" json:"price_per_hour"`                // currency per hour
 	Billing  Billing           `msgpack:"b" json:"billing"`                       // "" means Share
 	Handlers []string          `msgpack:"h" json:"handlers"`                      // what it can serve; AnyHandler for all
+	Runs     bool              `msgpack:"ru,omitempty" json:"runs,omitempty"`     // it starts what tasks bring (Task.Run)
 	Offline  bool              `msgpack:"-" json:"-"`                             // plan -f: nothing is known of handlers
 	Version  string            `msgpack:"ver,omitempty" json:"version,omitempty"` // of the agent's program
 }
@@ -37,6 +38,15 @@ func (e Environment) Normal() Environment {
 // Serves reports whether e can serve the handler.
 func (e Environment) Serves(handler string) bool {
 	return e.Offline || slices.Contains(e.Handlers, handler) || slices.Contains(e.Handlers, AnyHandler)
+}
+
+// Takes reports whether e has what serves t: its handler, or the leave of its owner to
+// start what t brings.
+func (e Environment) Takes(t Task) bool {
+	if t.Run != nil {
+		return e.Offline || e.Runs
+	}
+	return e.Serves(t.HandlerName())
 }
 
 // Check returns the first thing wrong with e, naming the field under the prefix.

@@ -69,6 +69,8 @@ type ReplicaStatus struct {
 	Alone float64 `msgpack:"o,omitempty" json:"alone_ms,omitempty"`
 	// Kbit is how much one request carries, to the machine and back; smoothed.
 	Kbit float64 `msgpack:"k,omitempty" json:"kbit,omitempty"`
+	// Done is, of what it fetches while it loads, the share that is there, 0 to 1.
+	Done float64 `msgpack:"d,omitempty" json:"done,omitempty"`
 }
 
 func (h *Heartbeat) version() *int { return &h.V }
@@ -119,6 +121,9 @@ func checkStatuses(list []ReplicaStatus) error {
 			return err
 		}
 		if err := CheckAmount("kbit", r.Kbit, 0, math.MaxFloat64, "kbit"); err != nil {
+			return err
+		}
+		if err := CheckAmount("done", r.Done, 0, 1, ""); err != nil {
 			return err
 		}
 	}

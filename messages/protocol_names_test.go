@@ -32,6 +32,8 @@ func TestProtocolNamesStreamsAndBuckets(t *testing.T) {
 		"`"+bus.MailedStreamName("<fleet>", "<site>")+"`",
 		"`OBJ_"+bus.BodiesName("<fleet>")+"`",
 		"`"+bus.LogStreamName("<fleet>")+"`",
+		"`"+bus.TaskLogStreamName("<fleet>")+"`",
+		"`"+bus.ObjectStream("<fleet>", bus.Artifacts)+"`",
 		"`"+bus.CheckpointsName("<fleet>")+"`",
 		"end the handler: the job may be somebody else's",
 		"confirmation for "+strings.TrimSuffix((bus.TrainingAckWait-bus.LeaseMargin).String(), "s")+" s",

@@ -89,7 +89,7 @@ func TestProtocolSubjects(t *testing.T) {
 	}
 	// Whatever subject the text names elsewhere has the form of one of ours.
 	sample := strings.NewReplacer("<class>", "inference", "<inbox>", "x1", "<job>", "j1", "<priority>", "high", "<key>", "k1", "<request>", "a1", "<id>", "a1",
-		"<kind>", "elected", "<verb>", "state", "<fleet>", "demo", "<site>", "main", "<agent>", "edge-1", "<robot>", "robot-1", "<origin>", "lab", "<task>", "detect")
+		"<kind>", "elected", "<verb>", "state", "<fleet>", "demo", "<site>", "main", "<agent>", "edge-1", "<robot>", "robot-1", "<origin>", "lab", "<task>", "detect", "<replica>", "0")
 	for _, s := range spans(doc) {
 		if !strings.HasPrefix(s, "fb.<fleet>.") || strings.HasSuffix(s, ">.") || strings.HasSuffix(s, ".>") || strings.HasSuffix(s, "…") {
 			continue

@@ -139,6 +139,12 @@ func samples() []sample {
 			Priority: High, Inc: aFence, Free: 1, Pause: 1500, Checkpoint: &Checkpoint{Name: "j.2.4", Attempt: 2, Number: 7, Size: 1 << 30, Digest: "SHA-256=abc"},
 			History: []JobAttempt{{Attempt: 1, Agent: "cloud-2", Code: CodeBackendFailed, Reason: "exit status 1"}, {Attempt: 2}}, Redriven: 1,
 		}, newOf[Job]()},
+		{"task-entry-run", &TaskEntry{V: 1, Task: Task{Name: "grasp", Class: Inference, Run: &Run{
+			Artifact: strings.Repeat("0c", 32), Command: []string{"python3", "serve.py", "--model", RunArtifact, "--port", RunPort}, Env: map[string]string{"DEVICE": "cuda:0", "LEVEL": "2"},
+			Serve: ServeHTTP, URL: "http://127.0.0.1:{port}/predict", ReadyURL: "http://127.0.0.1:{port}/health", ReadyTimeout: 600_000, StopTimeout: 2500,
+		}}}, newOf[TaskEntry]()},
+		{"registration-runs", &Registration{V: 1, Environment: Environment{ID: "edge-1", Tier: Edge, Site: "main", Runs: true}}, newOf[Registration]()},
+		{"heartbeat-4", &Heartbeat{V: 1, Agent: "edge-1", Inc: aFence, Seq: 78, State: AgentReady, Replicas: []ReplicaStatus{{ID: "grasp/0", State: ReplicaLoading, Reason: "fetches", Done: 0.25}}}, newOf[Heartbeat]()},
 		{"task-entry-retry", &TaskEntry{V: 1, Task: Task{Name: "train", Class: Training, RetryPause: 500, RetryMost: 60_000}}, newOf[TaskEntry]()},
 		{"progress", &Progress{V: 1, Job: "Q8ZT0pT7mEo1xvXyBc0001", Agent: "cloud-1", Attempt: 2, Done: 0.25, Note: "epoch 3"}, newOf[Progress]()},
 		{"outcome", &Outcome{

@@ -32,6 +32,7 @@ const (
 	KindWork      Kind = "q"       // client → stream: a request that waits for an executor
 	KindJob       Kind = "jobs"    // client → stream: a job, until its end
 	KindJobLog    Kind = "joblog"  // agent → stream: what a running job has to say, lines of text
+	KindTaskLog   Kind = "tasklog" // agent → stream: what a process says that a task has brought, lines of text; the id is the replica's suffix
 	KindIntent    Kind = "intent"  // client → journal: an action about to be sent
 	KindQueued    Kind = "queued"  // client → journal: an action that waits for its robot; and, by either, what settles it
 	KindWake      Kind = "wake"    // client → robot: something waits for it in the journal
@@ -83,6 +84,7 @@ var layouts = []struct {
 	{KindWork, []string{"q", "{class}", "{task}", "{origin}", "{id}"}},
 	{KindJob, []string{"jobs", "{priority}", "{task}", "{origin}", "{id}"}},
 	{KindJobLog, []string{"joblog", "{agent}", "{id}"}},
+	{KindTaskLog, []string{"tasklog", "{agent}", "{task}", "{id}"}},
 	{KindIntent, []string{"journal", "intent", "{agent}", "{origin}", "{id}"}},
 	{KindQueued, []string{"journal", "queued", "{agent}", "{origin}", "{id}"}},
 	{KindWake, []string{"wake", "{agent}", "{origin}"}},

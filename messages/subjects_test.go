@@ -41,6 +41,7 @@ func TestSubjectLayouts(t *testing.T) {
 		KindWork:      "fb.demo.main.q.inference.detect.lab.a1",
 		KindJob:       "fb.demo.main.jobs.high.detect.lab.a1",
 		KindJobLog:    "fb.demo.main.joblog.edge-1.a1",
+		KindTaskLog:   "fb.demo.main.tasklog.edge-1.detect.a1",
 		KindIntent:    "fb.demo.main.journal.intent.edge-1.lab.a1",
 		KindOutcome:   "fb.demo.main.journal.outcome.edge-1.lab.a1",
 		KindQueued:    "fb.demo.main.journal.queued.edge-1.lab.a1",

@@ -38,6 +38,7 @@ type Task struct {
 	MaxWait     float64           `msgpack:"mw,omitempty" json:"max_wait_ms,omitempty"`    // ms that the first of a batch waits for others; 0 means DefaultMaxWait
 	RetryPause  float64           `msgpack:"rp,omitempty" json:"retry_pause_ms,omitempty"` // training: ms before a job that failed is begun again, doubling; 0 means DefaultRetryPause
 	RetryMost   float64           `msgpack:"rm,omitempty" json:"retry_most_ms,omitempty"`  // training: ms that this pause grows to; 0 means DefaultRetryMost
+	Run         *Run              `msgpack:"ru,omitempty" json:"run,omitempty"`            // what the agent starts to serve it; nil: it has a handler
 	Revision    uint64            `msgpack:"rv,omitempty" json:"revision,omitempty"`       // of the KV entry that it was read from; filled in by the reader
 }
 
@@ -279,6 +280,17 @@ func (t Task) Check(prefix string) error {
 	if t.Handler != "" {
 		if err := CheckName(prefix+"handler", t.Handler); err != nil {
 			return err
+		}
+	}
+	if t.Run != nil {
+		if t.Handler != "" {
+			return Errorf(CodeBadRequest, "%shandler: found %q beside run, which says what serves the task; leave one of the two out", prefix, t.Handler)
+		}
+		if err := t.Run.Check(prefix + "run."); err != nil {
+			return err
+		}
+		if t.Run.Kind() != ServeExec && t.Batch() > 1 {
+			return Errorf(CodeBadRequest, "%smax_batch: found %d with serve: %s, which takes one request at a time; leave it out, or serve with exec", prefix, t.MaxBatch, t.Run.Kind())
 		}
 	}
 	if t.Idempotent && t.Class != Inference {

@@ -2,6 +2,7 @@ package messages
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,6 +24,32 @@ func TestTaskCheck(t *testing.T) {
 		{func(t *Task) { t.Class, t.Tiers = Action, []Tier{Robot} }, ""},
 		{func(t *Task) { t.Class, t.Delivery = Action, Direct }, ""},
 		{func(t *Task) { t.Concurrency = MaxConcurrency }, ""},
+		{func(t *Task) { t.Run = &Run{Command: []string{"serve", RunPort}} }, ""},
+		{func(t *Task) {
+			t.Run = &Run{Command: []string{"x"}, Serve: ServeOpenPI, URL: "ws://[::1]:8000"}
+		}, ""},
+		{func(t *Task) { t.Run = &Run{} }, "task.run.command: none found; name the program to run"},
+		{func(t *Task) { t.Run = &Run{Command: make([]string, MaxRunWords+1)} }, "task.run.command: none found"},
+		{func(t *Task) { t.Run = &Run{Command: slices.Repeat([]string{"x"}, MaxRunWords+1)} }, "task.run.command: found 257 words, allowed are 256"},
+		{func(t *Task) { t.Run = &Run{Command: []string{strings.Repeat("x", MaxRunText+1)}} }, "command and env have 32769 bytes, allowed are 32768"},
+		{func(t *Task) { t.Run = &Run{Command: []string{"a\x00b"}} }, "has a zero byte in it"},
+		{func(t *Task) { t.Run = &Run{Command: []string{"x"}, Artifact: strings.Repeat("A0", 32)} }, `task.run.artifact: found "A0A0`},
+		{func(t *Task) { t.Run = &Run{Command: []string{RunArtifact}} }, "it names {artifact} and there is no artifact"},
+		{func(t *Task) { t.Run = &Run{Command: []string{"x"}, Env: map[string]string{"1A": ""}} }, `task.run.env: found "1A"`},
+		{func(t *Task) { t.Run = &Run{Command: []string{"x"}, Env: map[string]string{"FLEETBUS_TASK": ""}} }, `task.run.env: found "FLEETBUS_TASK"`},
+		{func(t *Task) { t.Run = &Run{Command: []string{"x"}, URL: "http://127.0.0.1:1/"} }, "task.run.url: found one with serve: exec"},
+		{func(t *Task) { t.Run = &Run{Command: []string{"x"}, Serve: "grpc"} }, `task.run.serve: found "grpc", allowed are exec, http, oip, openpi`},
+		{func(t *Task) { t.Run = &Run{Command: []string{"x"}, Serve: ServeHTTP} }, `task.run.url: found "", expected one on loopback like http://127.0.0.1:{port}/predict`},
+		{func(t *Task) { t.Run = &Run{Command: []string{"x"}, Serve: ServeOIP, URL: "http://127.0.0.1:{port}"} }, "like http://127.0.0.1:{port}/v2/models/MODEL"},
+		{func(t *Task) {
+			t.Run = &Run{Command: []string{"x"}, Serve: ServeOpenPI, URL: "ws://127.0.0.1:1", ReadyURL: "http://127.0.0.1:1"}
+		}, "task.run.ready_url: found"},
+		{func(t *Task) { t.Run = &Run{Command: []string{"x"}, ReadyTimeout: -1} }, "task.run.ready_timeout: found -1 ms"},
+		{func(t *Task) { t.Run = &Run{Command: []string{"x"}, StopTimeout: MaxRunStop + 1} }, "task.run.stop_timeout: found 25001 ms"},
+		{func(t *Task) { t.Run, t.Handler = &Run{Command: []string{"x"}}, "h" }, `task.handler: found "h" beside run`},
+		{func(t *Task) {
+			t.Run, t.MaxBatch = &Run{Command: []string{"x"}, Serve: ServeHTTP, URL: "http://localhost:{port}/"}, 4
+		}, "task.max_batch: found 4 with serve: http"},
 		{func(t *Task) { t.Name = "a.b" }, `task.name name "a.b"`},
 		{func(t *Task) { t.Class = "dreaming" }, `task.class: found "dreaming", allowed are training, inference, action`},
 		{func(t *Task) { t.Demand.Compute = -1 }, "task.compute: found -1 TFLOPS"},
@@ -72,6 +99,20 @@ func TestTaskCheck(t *testing.T) {
 			t.Errorf("%+v: %v", task, err)
 		case tc.want != "" && (CodeOf(err) != CodeBadRequest || !strings.Contains(err.Error(), tc.want)):
 			t.Errorf("got %v, want %s", err, tc.want)
+		}
+	}
+}
+
+// A task must not make an agent connect to anything but what it has started.
+func TestRunOnLoopback(t *testing.T) {
+	for url, want := range map[string]bool{
+		"http://127.0.0.1:{port}/x": true, "http://localhost:80": true, "http://[::1]:65535/a/b?c=d": true,
+		"http://127.0.0.1": false, "http://127.0.0.1:": false, "http://127.0.0.1:0": false, "http://127.0.0.1:65536": false, "http://127.0.0.1:-1": false, "http://127.0.0.1:{port}{port}": false,
+		"https://127.0.0.1:80": false, "ws://127.0.0.1:80": false, "http://10.0.0.1:80": false, "http://127.0.0.1.example:80": false, "http://127.0.0.1@10.0.0.1:80": false,
+		"http://10.0.0.1:80/@127.0.0.1:80": false, "http://127.0.0.1:80\\@10.0.0.1": false, "http://127.0.0.1:80 ": false, "http://127.0.0.1:80#x": false, "http://localhost?.example:80": false, "": false,
+	} {
+		if onLoopback(url, "http") != want {
+			t.Errorf("%q: %v", url, !want)
 		}
 	}
 }

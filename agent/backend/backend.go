@@ -28,6 +28,10 @@ type Open struct {
 	// (`fleetbus placements` shows it), may be called often and by any goroutine, and may be
 	// nil: use [Open.Note].
 	Loading func(note string)
+
+	// Fetched tells what share of what is to be fetched is there, 0 to 1, while Open runs. A
+	// coordinator waits for what grows, however slow the link is. It may be nil, like Loading.
+	Fetched func(done float64)
 }
 
 // Note tells how far the handler is, where somebody wants to know.
@@ -35,6 +39,14 @@ func (o Open) Note(format string, args ...any) {
 	if o.Loading != nil {
 		o.Loading(fmt.Sprintf(format, args...))
 	}
+}
+
+// Deployer serves the tasks that bring what serves them (Task.Run). Open is that of a
+// [Handler]. Placed is told which tasks the agent is to run whenever that changes, before
+// any of them is opened; it must return at once.
+type Deployer interface {
+	Open(ctx context.Context, open Open) (Server, error)
+	Placed(tasks []messages.Task)
 }
 
 // Server serves the requests of one replica. Serve is called by up to Task.Slots

@@ -33,6 +33,7 @@ type agentFlags struct {
 	reEngage          time.Duration
 	hooks             hooks
 	foreign           string
+	deploy            deployFlags
 
 	config, history string
 }
@@ -67,6 +68,10 @@ compute, storage and network: --foreign-use FILE reads it once a second. Nothing
 that others use, and what is placed moves away when it is taken for more than 5 s. With --simulate the
 machine is made up: it has what you say, and nothing of it is measured.
 
+--allow-run lets tasks bring what serves them: an artifact out of the fleet's store (fleetbus
+artifacts) and a command (run: in the fleet file). Whoever may apply tasks then runs programs on this machine,
+with the rights of this process: give it a user of its own.
+
 A --config file has the same fields; flags win over it.`,
 		Example: `  fleetbus agent --id robot-1 --tier robot --compute 10TFLOPS --network 10Mbps --simulate
   fleetbus agent --id edge-1 --tier edge --compute 100TFLOPS --exec grasp='python3 grasp.py'
@@ -99,6 +104,7 @@ func (g *agentFlags) define(f *pflag.FlagSet) {
 	f.DurationVar(&g.reEngage, "re-engage", 0, "of a robot: take actions again after its link was lost and has been well for so long, at least 4s; 0: only after `fleetbus release`")
 	f.Var(&g.hooks, "on-link-loss", "of a robot: `NAME=COMMAND` that runs when its link is lost, for tasks with on_link_loss: NAME; may be repeated")
 	f.StringVar(&g.foreign, "foreign-use", "", "measured, none, or a YAML `FILE` that says what others use of this machine, for example compute: 40TFLOPS; replace it as often as you like (default: measured, of what is detected)")
+	g.deploy.define(f)
 	f.StringVar(&g.config, "config", "", "YAML `FILE` with these fields")
 	f.StringVar(&g.history, "history", "", "append what is executed to this `FILE`")
 	_ = f.MarkHidden("history") // of the demo and its checker; it fails only for a flag that is not there
@@ -161,6 +167,9 @@ func (a *app) agent(cmd *cobra.Command, g *agentFlags) (err error) {
 			log.Warn("no directory for the fleet's synced data: this agent holds none; name one with --data-dir", "reason", oneLine(err))
 		}
 	}
+	if err := g.deploy.check(a, env.ID); err != nil {
+		return err
+	}
 	machine := g.machineOf(cmd.Flags(), log)
 	hooks, err := g.hooks.functions()
 	if err != nil {
@@ -195,11 +204,11 @@ func (a *app) agent(cmd *cobra.Command, g *agentFlags) (err error) {
 		return a.runAgent(ctx, log, machine, agent.Config{
 			Fleet: a.fleet, Environment: env, DrainTimeout: g.drain, Logger: log, Version: versionString(),
 			StateDir: g.stateDir, ReEngage: g.reEngage, LinkHooks: hooks, Foreign: foreign,
-		}, handlers, g.dataDir)
+		}, handlers, g.dataDir, g.deploy)
 	})
 }
 
-func (a *app) runAgent(ctx context.Context, log *slog.Logger, machine *machine, cfg agent.Config, handlers []agent.Handler, dataDir string) error {
+func (a *app) runAgent(ctx context.Context, log *slog.Logger, machine *machine, cfg agent.Config, handlers []agent.Handler, dataDir string, deploy deployFlags) error {
 	env := cfg.Environment
 	nc, err := a.connectForever(ctx, bus.AgentConn(a.fleet, env.ID), log)
 	if err != nil {
@@ -232,6 +241,14 @@ func (a *app) runAgent(ctx context.Context, log *slog.Logger, machine *machine, 
 		return err
 	}
 	defer end()
+	deployer, closeDeployer, err := a.deployer(ctx, log, env, deploy)
+	if err != nil {
+		return err
+	}
+	defer closeDeployer()
+	if deployer != nil {
+		cfg.Deployer = deployer
+	}
 	log.Info("agent runs", "agent", env.ID, "tier", env.Tier, "fleet", a.fleet, "site", env.Site, "server", nc.ConnectedUrlRedacted())
 	defer context.AfterFunc(ctx, func() {
 		log.Info("told to stop: finishing what is under way; a second signal stops at once", "agent", env.ID, "at_most", cfg.DrainTimeout)

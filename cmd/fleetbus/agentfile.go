@@ -20,6 +20,7 @@ var agentFields = []string{
 	"id", "tier", "site", "labels", "compute", "storage", "network", "latency", "price", "billing",
 	"simulate", "exec", "drain_timeout", "state_dir", "data_dir", "re_engage", "on_link_loss", "foreign_use",
 	"http", "oip", "openpi", "ready_url", "authorization_file", "warmup_file", "sessions", "max_concurrency", "ready_timeout", "hang_timeout",
+	"allow_run", "artifact_dir", "artifact_cache",
 }
 
 // repeated are the fields that are mappings, and their flags.

@@ -138,8 +138,8 @@ func (g *agentFlags) handlers(log *slog.Logger) ([]agent.Handler, error) {
 		// the network would take is to be seen all the same.
 		list = append(list, simulate.New(simulate.Options{Link: true}))
 	}
-	if len(list) == 0 {
-		return nil, usagef("agent %s: it can serve nothing; add --simulate, --exec NAME=COMMAND, or a model server with --http, --oip or --openpi NAME=URL", g.id)
+	if len(list) == 0 && !g.deploy.allow {
+		return nil, usagef("agent %s: it can serve nothing; add --simulate, --exec NAME=COMMAND, or a model server with --http, --oip or --openpi NAME=URL; or --allow-run, for tasks that bring what serves them", g.id)
 	}
 	return list, nil
 }

@@ -54,7 +54,7 @@ func (a *app) beside(ctx context.Context, log *slog.Logger, nc *nats.Conn, env m
 // mail waits no longer than that for streams that the agent may not make itself.
 const provideEvery = 10 * time.Second
 
-// provider makes what mail and data need and agents may not make, where permissions are
+// provider makes what mail, data and tasks that bring programs need, and agents may not make, where permissions are
 // scoped: the buckets, the store, and the streams of every site that has an agent.
 func (a *app) provider(nc *nats.Conn, replicas int, log *slog.Logger) part {
 	return part{"provider", func(ctx context.Context) error {
@@ -91,8 +91,10 @@ func provide(ctx context.Context, b *bus.Bus, seen uint64) (uint64, error) {
 				return 0, err
 			}
 		}
-		if _, err := b.Bodies(ctx); err != nil {
-			return 0, err
+		for _, store := range []bus.Objects{bus.Bodies, bus.Artifacts} {
+			if _, err := b.Objects(ctx, store); err != nil {
+				return 0, err
+			}
 		}
 	}
 	newest, err := b.Newest(ctx, bus.Agents)
@@ -108,6 +110,10 @@ func provide(ctx context.Context, b *bus.Bus, seen uint64) (uint64, error) {
 		if err := b.Mail(ctx, r.Environment.Normal().Site); err != nil { // made once per site
 			return seen, err
 		}
+	}
+	// Last: it reserves room on the server's disk, and mail is not to wait for that.
+	if err := b.TaskLogs(ctx); err != nil {
+		return seen, err
 	}
 	return newest, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -96,6 +97,7 @@ func (a *app) watchJobs(ctx context.Context, cmd *cobra.Command, c *router.Clien
 // bars draws jobs: on a terminal in place, else one line a change.
 type bars struct {
 	cmd   *cobra.Command
+	out   io.Writer
 	json  bool
 	tty   bool
 	width int
@@ -103,9 +105,14 @@ type bars struct {
 	last  map[string]string
 }
 
-func newBars(cmd *cobra.Command, json bool) *bars {
-	b := &bars{cmd: cmd, json: json, width: 80, last: make(map[string]string)}
-	if f, ok := cmd.OutOrStdout().(*os.File); ok && !json && term.IsTerminal(int(f.Fd())) {
+func newBars(cmd *cobra.Command, json bool) *bars { return barsOn(cmd, cmd.OutOrStdout(), json) }
+
+// newErrorBars makes bars beside an answer that has standard output for itself.
+func newErrorBars(cmd *cobra.Command, json bool) *bars { return barsOn(cmd, cmd.ErrOrStderr(), json) }
+
+func barsOn(cmd *cobra.Command, out io.Writer, json bool) *bars {
+	b := &bars{cmd: cmd, out: out, json: json, width: 80, last: make(map[string]string)}
+	if f, ok := out.(*os.File); ok && !json && term.IsTerminal(int(f.Fd())) {
 		b.tty = true
 		if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 20 {
 			b.width = w
@@ -131,15 +138,15 @@ func (b *bars) draw(list []watched, changed int) {
 				_ = printLine(b.cmd, map[string]any{"job": w.id, "state": w.state, "agent": w.agent, "attempt": w.attempt, "done": w.done, "note": w.note}) // its reader has gone
 				continue
 			}
-			printf(b.cmd, "%s  %s\n", strings.TrimSpace(text), w.note)
+			fmt.Fprintf(b.out, "%s  %s\n", strings.TrimSpace(text), w.note)
 		}
 		return
 	}
 	if b.drawn > 0 {
-		printf(b.cmd, "\x1b[%dA", b.drawn)
+		fmt.Fprintf(b.out, "\x1b[%dA", b.drawn)
 	}
 	for _, w := range list {
-		printf(b.cmd, "\x1b[2K%s\n", barLine(w, b.width))
+		fmt.Fprintf(b.out, "\x1b[2K%s\n", barLine(w, b.width))
 	}
 	b.drawn = len(list)
 }

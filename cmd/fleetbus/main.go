@@ -27,7 +27,12 @@ const (
 	exitUsage   = 2
 )
 
-func main() { os.Exit(execute(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == guardWord {
+		os.Exit(guardProcess(os.Args[2:])) // nothing else of this program: it stays for as long as what it guards
+	}
+	os.Exit(execute(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
 
 // execute runs one command line and returns the exit status.
 func execute(args []string, in io.Reader, out, errw io.Writer) int {
@@ -204,6 +209,8 @@ Start here:
 	add("use", diffCmd(a), rollbackCmd(a))
 	add("look", explainCmd(a), versionsCmd(a))
 	add("use", syncCmd(a), sendCmd(a), inboxCmd(a))
+	add("use", artifactsCmd(a))
+	add("look", logsCmd(a))
 	mark(root, &a.started)
 	return root
 }

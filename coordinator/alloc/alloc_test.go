@@ -248,6 +248,10 @@ func TestFixTexts(t *testing.T) {
 	closed.Closed = "draining"
 	dumb.Offline, dumb.Handlers = false, []string{"other"}
 	roomy.Capacity.Compute = 2
+	brings := unit("t", 0, 0)
+	brings.Run = &messages.Run{Command: []string{"serve"}}
+	anything := box("e", 0)
+	anything.Offline, anything.Handlers = false, []string{messages.AnyHandler}
 	busy := box("e", 0)
 	busy.Foreign.Compute = 0.25
 	inference := task("t", messages.Inference, 10, 0, 50, 100, 0)
@@ -264,6 +268,7 @@ func TestFixTexts(t *testing.T) {
 		{"no environment", nil, unit("t", 0, 0), "start an agent with at least 1 TFLOPS, 0 GB and 0 Mbps that may be planned"},
 		{"pinned to nobody", []Environment{box("e", 0)}, pinned, "start an agent r7 with at least 1 TFLOPS, 0 GB and 0 Mbps that may be planned"},
 		{"handler", []Environment{dumb}, unit("t", 0, 0), "an agent with handler t (e has other)"},
+		{"a command", []Environment{anything}, brings, "an agent that runs what tasks bring (start e with --allow-run)"},
 		{"site", []Environment{box("e", 0)}, siteless, "add main to the sites of t"},
 		{"labels", []Environment{box("e", 0)}, labelled, "label e with arm=left, gpu=yes"},
 		{"tier", []Environment{box("e", 0)}, tier, "add edge to the tiers of t"},

@@ -170,6 +170,10 @@ func (s *state) remedy(r, e int, how remedyKind) (text string, change func(*Prob
 			w.rule(sizeRule, "label "+env.ID+" with "+strings.Join(missingLabels(rep.Task, env.Environment.Environment), ", "),
 				func(x *Environment) { x.Labels = rep.Task.Labels }, nil)
 		case ConstraintHandler:
+			if rep.Task.Run != nil {
+				w.rule(sizeHandler, "an agent that runs what tasks bring (start "+env.ID+" with --allow-run)", func(x *Environment) { x.Runs = true }, nil)
+				break
+			}
 			h := rep.Task.HandlerName()
 			w.rule(sizeHandler, "an agent with handler "+h+" ("+env.ID+" has "+cmp.Or(strings.Join(env.Handlers, ", "), "none")+")",
 				func(x *Environment) { x.Handlers = append(slices.Clone(x.Handlers), h) }, nil)

@@ -142,7 +142,7 @@ type groupKey struct {
 // load measured on a replica can raise its demand above its siblings'.
 func sameTask(a, b messages.Task) bool {
 	return a.Demand == b.Demand && a.WorkGFLOP() == b.WorkGFLOP() && a.TransferKbit() == b.TransferKbit() &&
-		a.Limit == b.Limit && a.Cost == b.Cost && a.Robot == b.Robot && a.HandlerName() == b.HandlerName() &&
+		a.Limit == b.Limit && a.Cost == b.Cost && a.Robot == b.Robot && a.HandlerName() == b.HandlerName() && (a.Run == nil) == (b.Run == nil) &&
 		slices.Equal(a.Tiers, b.Tiers) && slices.Equal(a.Sites, b.Sites) && maps.Equal(a.Labels, b.Labels) && a.Prefer.Equal(b.Prefer)
 }
 
@@ -181,7 +181,7 @@ func (in *instance) admits(r *repInfo, e int) bool {
 	env := &in.envs[e]
 	return env.Closed == "" && (r.Pin == "" || r.Pin == env.ID) && (r.Task.Robot == "" || r.Task.Robot == env.ID) &&
 		(r.Site == "" || r.Site == env.Site) && admitsSite(r.Task, env.Site) && admitsTier(r.Task, env.Tier) &&
-		hasLabels(r.Task, env.Labels) && env.Serves(r.Task.HandlerName())
+		hasLabels(r.Task, env.Labels) && env.Takes(r.Task)
 }
 
 func hasLabels(t messages.Task, labels map[string]string) bool {

@@ -31,7 +31,7 @@ func (s *state) obstacles(r, e int) []obstacle {
 	add(rep.Site != "" && rep.Site != env.Site || !admitsSite(rep.Task, env.Site), ConstraintSite, 0, 0)
 	add(!admitsTier(rep.Task, env.Tier), ConstraintTier, 0, 0)
 	add(!hasLabels(rep.Task, env.Labels), ConstraintLabels, 0, 0)
-	add(!env.Serves(rep.Task.HandlerName()), ConstraintHandler, 0, 0)
+	add(!env.Takes(rep.Task), ConstraintHandler, 0, 0)
 	for k, need := range rep.need {
 		add(!fits(s.used[e][k]+need, env.cap[k]), kinds[k].constraint, need, max(0, env.cap[k]-s.used[e][k]))
 	}
@@ -65,6 +65,9 @@ func (s *state) text(r, e int, o obstacle) string {
 	case ConstraintLabels:
 		return fmt.Sprintf("%s lacks %s", env.ID, strings.Join(missingLabels(rep.Task, env.Environment.Environment), ", "))
 	case ConstraintHandler:
+		if rep.Task.Run != nil {
+			return env.ID + " does not run what tasks bring (its agent was started without --allow-run)"
+		}
 		return fmt.Sprintf("%s has no handler %s; it has %s", env.ID, rep.Task.HandlerName(), cmp.Or(strings.Join(env.Handlers, ", "), "none"))
 	case ConstraintLimit:
 		if !usable(o.need) {

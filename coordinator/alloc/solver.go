@@ -132,14 +132,14 @@ func (v *Solver) changed(p Problem) (out []int, ok bool) {
 
 func sameEnvironment(a, b *messages.Environment) bool {
 	return a.Tier == b.Tier && a.Capacity == b.Capacity && a.Latency == b.Latency && a.Price == b.Price &&
-		a.Billing == b.Billing && a.Offline == b.Offline && maps.Equal(a.Labels, b.Labels) && slices.Equal(a.Handlers, b.Handlers)
+		a.Billing == b.Billing && a.Offline == b.Offline && a.Runs == b.Runs && maps.Equal(a.Labels, b.Labels) && slices.Equal(a.Handlers, b.Handlers)
 }
 
 // unchanged compares all that planning reads of two tasks.
 func unchanged(a, b *messages.Task) bool {
 	return a.Name == b.Name && a.Class == b.Class && a.Demand == b.Demand && a.WorkGFLOP() == b.WorkGFLOP() &&
 		a.TransferKbit() == b.TransferKbit() && a.Limit == b.Limit && a.Cost == b.Cost && a.Priority == b.Priority &&
-		a.Robot == b.Robot && a.Colocate == b.Colocate && a.Handler == b.Handler && slices.Equal(a.Tiers, b.Tiers) &&
+		a.Robot == b.Robot && a.Colocate == b.Colocate && a.Handler == b.Handler && (a.Run == nil) == (b.Run == nil) && slices.Equal(a.Tiers, b.Tiers) &&
 		slices.Equal(a.Sites, b.Sites) && maps.Equal(a.Labels, b.Labels) && a.Prefer.Equal(b.Prefer) && samePrice(a.MovePrice, b.MovePrice)
 }
 

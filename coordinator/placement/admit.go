@@ -44,7 +44,9 @@ func unsuited(r *replica, a *agent) string {
 		return "site " + e.Site + " is not for it"
 	case len(t.Tiers) > 0 && !slices.Contains(t.Tiers, e.Tier):
 		return "tier " + string(e.Tier) + " is not for it"
-	case !e.Serves(t.HandlerName()):
+	case !e.Takes(t) && t.Run != nil:
+		return "the agent does not run what tasks bring; start it with --allow-run"
+	case !e.Takes(t):
 		return "the agent has no handler " + t.HandlerName()
 	}
 	for _, k := range sorted(t.Labels) {

@@ -52,6 +52,33 @@ func TestLoadsLong(t *testing.T) {
 	}
 }
 
+// One that fetches for longer than a replica may load is not late while what it fetches
+// is coming, and is when it comes no more.
+func TestFetchesForLong(t *testing.T) {
+	w := newWorld(t, 1)
+	twoEdges(w)
+	w.run(20 * time.Second)
+	w.desire()
+	w.run(5 * time.Second)
+	for _, a := range w.agents {
+		a.load, a.slow = 5*DefaultCalm().LoadFor, true
+	}
+	w.desire(inference())
+	w.run(5 * time.Second)
+	r := w.m.replicas["inference/0"]
+	on := r.home.agent.id
+	w.run(4 * DefaultCalm().LoadFor)
+	if r.home.agent.id != on || r.home.late || r.home.state != messages.ReplicaLoading {
+		t.Errorf("it is on %s, late %v, %s: %s", r.home.agent.id, r.home.late, r.home.state, r.why)
+	}
+	w.agents[on].slow = false
+	w.agents[on].load = 100 * time.Hour
+	w.run(DefaultCalm().LoadFor / 2)
+	if w.run(2 * DefaultCalm().LoadFor); r.home.agent.id == on && !r.home.serves() && !r.home.late {
+		t.Errorf("nothing comes any more, and it is on %s, %s: %s", on, r.home.state, r.why)
+	}
+}
+
 // An agent that beats and never answers its documents is told of.
 func TestDeafAgentIsToldOf(t *testing.T) {
 	w := newWorld(t, 1)

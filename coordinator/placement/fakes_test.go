@@ -25,8 +25,10 @@ type fakeAgent struct {
 	reps    map[string]*fakeReplica
 	foreign messages.Resources
 	dataAge float64
+	done    float64 // of what it fetches
 
 	load   time.Duration      // that a replica takes to get ready
+	slow   bool               // it says how far it is while it loads
 	drain  time.Duration      // that it takes to finish
 	fails  map[string]bool    // tasks that do not get ready here
 	broken map[string]bool    // handlers that do not
@@ -105,6 +107,10 @@ func (a *fakeAgent) statuses() []messages.ReplicaStatus {
 	var out []messages.ReplicaStatus
 	for _, id := range sorted(a.reps) {
 		out = append(out, messages.ReplicaStatus{ID: id, State: a.reps[id].state, Rate: a.rate[id]})
+		if st := &out[len(out)-1]; a.slow && st.State == messages.ReplicaLoading {
+			a.done = min(1, a.done+1e-6)
+			st.Done = a.done
+		}
 		if st := &out[len(out)-1]; a.takes > 0 && st.State == messages.ReplicaReady {
 			st.Served, st.Latency = 100, a.takes
 		}

@@ -102,7 +102,7 @@ func (m *Machine) variable(r *replica, pin string, priority int) alloc.Replica {
 func sibling(h *hosting) alloc.Replica {
 	zero := 0.0
 	return alloc.Replica{ID: h.replica.id, Pin: h.agent.id, Task: messages.Task{
-		Name: h.task.Name, Class: h.task.Class, Handler: h.task.HandlerName(), Replicas: 1,
+		Name: h.task.Name, Class: h.task.Class, Handler: h.task.Handler, Run: h.task.Run, Replicas: 1,
 		Work: &zero, Transfer: &zero, Priority: math.MaxInt,
 	}}
 }

@@ -256,7 +256,11 @@ func (m *Machine) status(h *hosting, term messages.Term, rev uint64, st *message
 			m.need("it is known what " + h.agent.id + " runs")
 		}
 	}
+	goesOn := st.State == messages.ReplicaLoading && st.Done > h.status.Done
 	h.state, h.status = st.State, *st
+	if goesOn {
+		h.since = m.now // what it fetches is coming: that is not late, however long it takes
+	}
 	if before == messages.ReplicaReady {
 		h.since = m.now // it is not any more, or nothing changed
 	}

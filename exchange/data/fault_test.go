@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fleetbus/fleetbus/internal/bodyfile"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/fleetbus/fleetbus/testing/natstest"
@@ -23,8 +24,8 @@ const large = 32 << 20
 func slowly(at func(written int64)) func(*Holder) {
 	return func(h *Holder) {
 		h.opened = func(d *disk) {
-			write, n := d.write, int64(0)
-			d.write = func(f *os.File, p []byte) error {
+			write, n := d.Write, int64(0)
+			d.Write = func(f *os.File, p []byte) error {
 				if n += int64(len(p)); at != nil {
 					at(n)
 				}
@@ -45,7 +46,7 @@ func (r *bench) atMost(h *running, n int64, what string) {
 
 // slack is what may come twice, and what comes beside a body: a question of 2 MiB that was
 // cut, 8 MiB that were not saved, and the headers of chunks.
-const slack = saveEvery + 4<<20
+const slack = bodyfile.SaveEvery + 4<<20
 
 // A link that breaks in the midst of a transfer costs what was under way.
 func TestLinkBreaksInTransfer(t *testing.T) {
@@ -108,7 +109,7 @@ func TestHolderAndServerRestart(t *testing.T) {
 	r.synced("map", want, dir)
 	r.status("map", map[string]string{"r1": "synced"})
 	r.atMost(second, large/2+slack, "after a restart of both")
-	if !gone(filepath.Join(dir, ours), "map"+partSuffix) || !gone(filepath.Join(dir, ours), "map"+noteSuffix) {
+	if !gone(filepath.Join(dir, ours), "map"+bodyfile.PartSuffix) || !gone(filepath.Join(dir, ours), "map"+bodyfile.NoteSuffix) {
 		t.Error("something of the download is left")
 	}
 }
@@ -124,11 +125,11 @@ func TestDamagedPart(t *testing.T) {
 	must(t, err)
 	p, err := d.part(within(t), rec)
 	must(t, err)
-	must(t, r.b.Chunks(within(t), rec.Object, rec.First, 64, p.add))
-	must(t, p.save())
-	p.close()
-	d.unlock()
-	f, err := os.OpenFile(d.path("map"+partSuffix), os.O_RDWR, 0)
+	must(t, r.b.Chunks(within(t), bus.Bodies, rec.Object, rec.First, 64, p.Add))
+	must(t, p.Save())
+	p.Close()
+	d.Close()
+	f, err := os.OpenFile(d.File("map"+bodyfile.PartSuffix), os.O_RDWR, 0)
 	must(t, err)
 	_, err = f.WriteAt([]byte{^want[1000]}, 1000)
 	must(t, err)
@@ -149,10 +150,10 @@ func TestFullDisk(t *testing.T) {
 		room.Store(1 << 20)
 		h := r.hold("r1", dir, func(h *Holder) {
 			h.opened = func(d *disk) {
-				d.free = func(string) (int64, bool) { return room.Load(), known }
-				write, n := d.write, int64(0)
-				d.write = func(f *os.File, p []byte) error {
-					if !strings.HasSuffix(f.Name(), partSuffix) {
+				d.Free = func(string) (int64, bool) { return room.Load(), known }
+				write, n := d.Write, int64(0)
+				d.Write = func(f *os.File, p []byte) error {
+					if !strings.HasSuffix(f.Name(), bodyfile.PartSuffix) {
 						return write(f, p)
 					}
 					if n += int64(len(p)); n > room.Load() {
@@ -173,7 +174,7 @@ func TestFullDisk(t *testing.T) {
 		r.put("small", small, robots) // the rest goes on
 		r.synced("small", small, dir)
 		// It may be trying again just now.
-		natstest.Eventually(t, patience, "what there is no room for to be gone", func() bool { return gone(filepath.Join(dir, ours), "map"+partSuffix) })
+		natstest.Eventually(t, patience, "what there is no room for to be gone", func() bool { return gone(filepath.Join(dir, ours), "map"+bodyfile.PartSuffix) })
 		room.Store(1 << 40)
 		r.synced("map", want, dir)
 		r.status("map", map[string]string{"r1": "synced"})
@@ -194,7 +195,7 @@ func TestSecondHolder(t *testing.T) {
 	select {
 	case <-opened:
 		t.Fatal("two holders have one directory")
-	case <-time.After(3 * lockEvery):
+	case <-time.After(3 * bodyfile.LockEvery):
 	}
 	first.end()
 	select {
@@ -298,7 +299,7 @@ func TestChunks(t *testing.T) {
 	next := rec.First
 	for n := 1; n > 0; {
 		n = 0
-		must(t, r.b.Chunks(within(t), rec.Object, next, 3, func(seq uint64, data []byte) error {
+		must(t, r.b.Chunks(within(t), bus.Bodies, rec.Object, next, 3, func(seq uint64, data []byte) error {
 			n, next = n+1, seq+1
 			got = append(got, data...)
 			return nil

@@ -128,7 +128,7 @@ func (h *Holder) Run(ctx context.Context) error {
 		}
 		return err
 	}
-	defer h.disk.unlock()
+	defer h.disk.Close()
 	if h.opened != nil {
 		h.opened(h.disk)
 	}
@@ -245,7 +245,7 @@ func (h *Holder) round(ctx context.Context) error {
 			first = err
 		}
 	}
-	h.disk.tidy(wanted)
+	h.disk.Tidy(func(name string) bool { return wanted[name] })
 	return first
 }
 

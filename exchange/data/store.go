@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fleetbus/fleetbus/exchange/data/drift"
+	"github.com/fleetbus/fleetbus/internal/bodyfile"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/nats-io/nats.go/jetstream"
@@ -154,19 +155,15 @@ func sameBody(r io.Reader, before messages.Data) (bool, error) {
 	if err != nil {
 		return false, nil //nolint:nilerr // a pipe behind a file's interface: it is read once, below
 	}
-	sum := sha256.New()
-	size, err := io.CopyBuffer(sum, onlyReader{r}, make([]byte, bus.Chunk))
+	digest, size, err := bodyfile.Digest(r)
 	if err == nil {
 		_, err = seeker.Seek(start, io.SeekStart)
 	}
 	if err != nil {
 		return false, readFault(before.Name, err)
 	}
-	return size == before.Size && hex.EncodeToString(sum.Sum(nil)) == before.Digest, nil
+	return size == before.Size && digest == before.Digest, nil
 }
-
-// onlyReader hides what would make io.Copy choose another buffer than the one it is given.
-type onlyReader struct{ io.Reader }
 
 func readFault(name string, err error) error {
 	return messages.Errorf(messages.CodeBadRequest, "read the body of data %q: %v", name, err)
@@ -177,45 +174,25 @@ func (s *Store) upload(ctx context.Context, next *messages.Data, r io.Reader) (*
 	if _, err := s.b.Bodies(ctx); err != nil {
 		return nil, err
 	}
-	u, err := s.b.NewUpload()
+	u, err := s.b.NewUpload(bus.Bodies)
 	if err != nil {
 		return nil, err
 	}
-	sum, size := sha256.New(), int64(0)
-	err = func() error {
-		// The client library copies what it is given into its own buffer before it returns,
-		// but may look at it again while it waits for the acknowledgement: so each chunk on
-		// its way has a buffer of its own, in turn.
-		var ring [32][]byte
-		for i := 0; ; i++ {
-			buf := ring[i%len(ring)]
-			if buf == nil {
-				buf = make([]byte, bus.Chunk)
-				ring[i%len(ring)] = buf
-			}
-			n, err := io.ReadFull(r, buf)
-			if n > 0 {
-				sum.Write(buf[:n])
-				size += int64(n)
-				if err := u.Write(ctx, buf[:n]); err != nil {
-					return err
-				}
-			}
-			switch {
-			case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
-				return u.Finish(ctx, size, sum.Sum(nil), next.Name)
-			case err != nil:
-				return readFault(next.Name, err)
-			}
-		}
-	}()
+	digest, size, err := bodyfile.Send(ctx, u, r, nil)
+	var unread *bodyfile.ReadError
+	if errors.As(err, &unread) {
+		err = readFault(next.Name, unread.Err)
+	}
+	if err == nil {
+		err = u.Finish(ctx, bus.Described{Description: "fleetbus: data " + next.Name, Size: size, Digest: digest})
+	}
 	if err != nil {
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanTime)
 		defer cancel()
 		_ = u.Drop(clean) // what stays is known to nobody, and takes room: the first error says why
 		return nil, err
 	}
-	next.Size, next.Digest, next.Object, next.First = size, hex.EncodeToString(sum.Sum(nil)), u.Object, u.First
+	next.Size, next.Digest, next.Object, next.First = size, hex.EncodeToString(digest), u.Object, u.First
 	return u, nil
 }
 
@@ -345,7 +322,7 @@ func (s *Store) Get(ctx context.Context, name string, w io.Writer) (Record, erro
 	for have < r.Size {
 		ask, cancel := context.WithTimeout(ctx, askTime)
 		n := 0
-		err := s.b.Chunks(ask, r.Object, next, drift.MostChunks, func(seq uint64, data []byte) error {
+		err := s.b.Chunks(ask, bus.Bodies, r.Object, next, bodyfile.MostChunks, func(seq uint64, data []byte) error {
 			n, next, have = n+1, seq+1, have+int64(len(data))
 			sum.Write(data)
 			_, err := w.Write(data)

@@ -58,6 +58,8 @@ tasks:
      prefer: {tiers: [edge], sites: [main], labels: {gpu: l4}, penalty: 12.5}, move_price: 0,
      tiers: [cloud, edge], sites: [hub, main], labels: {arch: arm}, colocate: true, interrupt: allow, delivery: direct, handler: h, concurrency: 4, max_batch: 8, max_wait: 4ms, max_attempts: 2, deadline: 3s, idempotent: true}
   - {name: u, class: action, per: robot, on_link_loss: retract}
+  - {name: w, class: inference, run: {artifact: "0000000000000000000000000000000000000000000000000000000000000abc", command: [serve, "{artifact}", "{port}", 7], env: {A: "1"}, serve: http,
+     url: "http://127.0.0.1:{port}/predict", ready_url: "http://localhost:{port}/health", ready_timeout: 10min, stop_timeout: 2s}}
   - {name: v, class: training, robot: r-2, retry_pause: 2s, retry_most: 5min}
 measured:
   - {task: t, environment: c, delay: 1.5s}
@@ -88,6 +90,8 @@ func TestEveryField(t *testing.T) {
 				MovePrice: &price,
 				Delivery:  messages.Direct, Handler: "h", Concurrency: 4, MaxBatch: 8, MaxWait: 4, MaxAttempts: 2, Deadline: 3000, Idempotent: true},
 			{Name: "u", Class: messages.Action, Per: messages.PerRobot, OnLinkLoss: "retract"},
+			{Name: "w", Class: messages.Inference, Run: &messages.Run{Artifact: strings.Repeat("0", 61) + "abc", Command: []string{"serve", "{artifact}", "{port}", "7"}, Env: map[string]string{"A": "1"}, Serve: messages.ServeHTTP,
+				URL: "http://127.0.0.1:{port}/predict", ReadyURL: "http://localhost:{port}/health", ReadyTimeout: 600_000, StopTimeout: 2000}},
 			{Name: "v", Class: messages.Training, Robot: "r-2", RetryPause: 2000, RetryMost: 300_000},
 		},
 		Measured:  map[alloc.Pair]float64{{Task: "t", Environment: "c"}: 1500, {Task: "u", Environment: "r-2"}: 0},
@@ -97,13 +101,14 @@ func TestEveryField(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", f, want)
 	}
 	p := f.Problem()
-	if len(p.Environments) != 3 || len(p.Replicas) != 5 || len(p.Measured) != 2 || p.Settings != *want.Settings {
+	if len(p.Environments) != 3 || len(p.Replicas) != 6 || len(p.Measured) != 2 || p.Settings != *want.Settings {
 		t.Errorf("problem: %d environments, %d replicas, %+v", len(p.Environments), len(p.Replicas), p.Settings)
 	}
 	// The test is not complete if a field of the vocabulary is missing from it.
-	first, second, third := reflect.ValueOf(f.Tasks[0]), reflect.ValueOf(f.Tasks[1]), reflect.ValueOf(f.Tasks[2])
+	first, second, third := reflect.ValueOf(f.Tasks[0]), reflect.ValueOf(f.Tasks[1]), reflect.ValueOf(f.Tasks[3])
+	fourth := reflect.ValueOf(f.Tasks[2]) // run is not beside a handler
 	for i := range first.NumField() {
-		if name := first.Type().Field(i).Name; first.Field(i).IsZero() && second.Field(i).IsZero() && third.Field(i).IsZero() && name != "Revision" && name != "Robot" {
+		if name := first.Type().Field(i).Name; first.Field(i).IsZero() && second.Field(i).IsZero() && third.Field(i).IsZero() && fourth.Field(i).IsZero() && name != "Revision" && name != "Robot" {
 			t.Errorf("field %s of a task cannot be written in a file", name)
 		}
 	}
@@ -126,7 +131,11 @@ func TestErrors(t *testing.T) {
 		{"two documents", "fleet: a\n---\nfleet: b\n", "f.yaml:2: found a second document; a fleet file is one"},
 		{"unknown field", "task: []\n", "f.yaml:1: task: unknown field; did you mean tasks? allowed are fleet, settings, environments, tasks, measured, baselines"},
 		{"unknown field of a task", "tasks:\n  - name: t\n    class: action\n    limits: 3\n",
-			"f.yaml:4: tasks[0].limits: unknown field; did you mean limit? allowed are name, class, compute, storage, network, work, transfer, limit, cost, replicas, per, priority, tiers, sites, labels, prefer, move_price, robot, colocate, interrupt, delivery, handler, concurrency, max_batch, max_wait, max_attempts, retry_pause, retry_most, deadline, idempotent, on_link_loss"},
+			"f.yaml:4: tasks[0].limits: unknown field; did you mean limit? allowed are name, class, compute, storage, network, work, transfer, limit, cost, replicas, per, priority, tiers, sites, labels, prefer, move_price, robot, colocate, interrupt, delivery, handler, concurrency, max_batch, max_wait, max_attempts, retry_pause, retry_most, deadline, idempotent, run, on_link_loss"},
+		{"unknown field of run", env + "tasks:\n  - name: t\n    class: inference\n    run: {comand: [x]}\n", "f.yaml:6: tasks[0].run.comand: unknown field; did you mean command? allowed are artifact, command, env, serve, url, ready_url, ready_timeout, stop_timeout\nf.yaml:6: tasks[0].run.command: it is missing; allowed is a list of words, the program first"},
+		{"a command line", env + "tasks:\n  - name: t\n    class: inference\n    run:\n      command: python3 serve.py\n", `f.yaml:7: tasks[0].run.command: found "python3 serve.py", expected a list of words, like [python3, serve.py]; no shell takes it apart`},
+		{"another machine", env + "tasks:\n  - name: t\n    class: inference\n    run:\n      command: [x]\n      serve: http\n      url: http://10.0.0.1:80/\n", `f.yaml:9: tasks[0].run.url: found "http://10.0.0.1:80/", expected one on loopback like http://127.0.0.1:{port}/predict`},
+		{"a digest", env + "tasks:\n  - name: t\n    class: inference\n    run:\n      artifact: abc\n      command: [x]\n", "f.yaml:7: tasks[0].run.artifact: found \"abc\", expected a SHA-256 of 64 hex digits, as `fleetbus artifacts push` prints it"},
 		{"field twice", "fleet: a\nfleet: b\n", "f.yaml:2: fleet: found a second time; the first is in line 1"},
 		{"bad name", "fleet: a.b\n", `f.yaml:1: fleet: fleet name "a.b": character 2 is '.'; allowed are 1 to 64 letters, digits, '-' and '_', starting and ending with a letter or digit, without "__"`},
 		{"wrong unit", env + "tasks:\n  - name: t\n    class: inference\n    limit: 10GB\n", `f.yaml:6: tasks[0].limit: found "10GB" with the unit "GB", allowed are us, ms, s, min, h; a bare number is in ms`},

@@ -56,6 +56,7 @@ func (d *decoder) task(n *yaml.Node, path string) (messages.Task, map[string]*ya
 		{"retry_most", d.quantity(&t.RetryMost, Duration, messages.MaxRetryPause)},
 		{"deadline", d.quantity(&t.Deadline, Duration, maxTime)},
 		{"idempotent", d.flag(&t.Idempotent)},
+		{"run", d.run(&t.Run, preferred)},
 		{"on_link_loss", d.label(&t.OnLinkLoss, "hook")},
 	})
 	maps.Copy(keys, preferred)

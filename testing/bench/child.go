@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/fleetbus/fleetbus/agent"
+	"github.com/fleetbus/fleetbus/agent/backend/proc"
 	"github.com/fleetbus/fleetbus/internal/embed"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
@@ -26,6 +27,12 @@ import (
 // playChild plays the part of a child until its parent closes its standard input, or
 // dies. ok is false where this process is no child.
 func playChild() (code int, ok bool) {
+	if len(os.Args) > 1 && os.Args[1] == guardWord {
+		return proc.Guard(os.Args[2:]), true
+	}
+	if code, ok := playModel(); ok {
+		return code, true
+	}
 	text, ok := os.LookupEnv(childEnv)
 	if !ok {
 		return 0, false
@@ -62,6 +69,8 @@ func (p part) play(ctx context.Context) error {
 		return p.server(ctx)
 	case "agent":
 		return p.agent(ctx, log)
+	case "deployer":
+		return p.deployer(ctx, log)
 	case "holder":
 		return p.holder(ctx, log)
 	case "router":

@@ -30,6 +30,8 @@
 //	sync [--environments 20] [--away 5] [--mb 200] [--json]
 //	                                                   named data to environments in processes, some of which are away or killed in the
 //	                                                   midst of it: until all hold it, the bytes that took, memory, and what others feel
+//	deploy [--agents 5] [--mb 200] [--json]             an artifact to agents in processes, one of which is killed in the midst of it: until
+//	                                                   all their models serve, bytes, memory; then all are killed: what is left, for how long
 //	heartbeat [--agents 50000] [--seconds 20] [--json]  what the beats of a fleet cost a coordinator
 //	acks [--agents 1000] [--away 50] [--json]           one apply that touches all, until all have confirmed it
 //

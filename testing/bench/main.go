@@ -13,6 +13,7 @@ import (
 var commands = map[string]func(args []string, out io.Writer) error{
 	"acks":      acks,
 	"balance":   balance,
+	"deploy":    deployBench,
 	"durable":   durable,
 	"exec":      execBench,
 	"failover":  failover,

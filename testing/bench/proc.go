@@ -30,13 +30,13 @@ const childEnv = "FB_BENCH_CHILD"
 
 // part is what a child is to be.
 type part struct {
-	Role    string        `json:"role"` // server, agent, holder, router, policy, oip, gateway
+	Role    string        `json:"role"` // server, agent, deployer, holder, router, policy, oip, gateway
 	Name    string        `json:"name"`
 	URL     string        `json:"url,omitempty"`
 	Port    int           `json:"port,omitempty"` // server: of clients; 0: any
 	Cluster int           `json:"cluster,omitempty"`
 	Routes  []string      `json:"routes,omitempty"`
-	Store   string        `json:"store,omitempty"`   // server, holder: a directory
+	Store   string        `json:"store,omitempty"`   // server, deployer, holder: a directory
 	Service time.Duration `json:"service,omitempty"` // agent: that a request takes
 	Bare    bool          `json:"bare,omitempty"`    // agent: the hand-written loops run beside it
 	Sync    bool          `json:"sync,omitempty"`    // server: sync_interval: always
@@ -222,7 +222,12 @@ func (s *stage) close(err error) error {
 
 // until asks until there is no error.
 func (s *stage) until(ctx context.Context, what string, ask func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, startWithin)
+	return s.untilWithin(ctx, startWithin, what, ask)
+}
+
+// untilWithin is until with a time of its own.
+func (s *stage) untilWithin(ctx context.Context, within time.Duration, what string, ask func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

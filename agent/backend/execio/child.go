@@ -9,13 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/fleetbus/fleetbus/agent/backend"
+	"github.com/fleetbus/fleetbus/agent/backend/proc"
 	"github.com/fleetbus/fleetbus/messages"
 )
 
@@ -28,7 +29,7 @@ const lingerTime = time.Second
 type child struct {
 	o       Options
 	name    string // for errors: the program's base name and process id
-	process *os.Process
+	process *proc.Process
 
 	out     chan []frame  // to the writer; what comes together is written together
 	closing chan struct{} // the writer closes standard input
@@ -93,32 +94,21 @@ func start(o Options, open backend.Open) (*child, error) {
 	}
 	cmd := exec.Command(o.Command[0], o.Command[1:]...)
 	cmd.Dir, cmd.Stdin, cmd.Stdout, cmd.Stderr = o.Dir, theirs[0], theirs[1], theirs[2]
-	cmd.Env = append(os.Environ(), o.Env...)
+	environ := o.Environ
+	if environ == nil {
+		environ = os.Environ()
+	}
+	cmd.Env = append(slices.Clone(environ), o.Env...)
 	cmd.Env = append(cmd.Env, "FLEETBUS_REPLICA="+open.Replica, "FLEETBUS_TASK="+open.Task.Name, "FLEETBUS_CLASS="+string(open.Task.Class),
 		"FLEETBUS_AGENT="+open.Environment.ID, "FLEETBUS_SLOTS="+strconv.Itoa(open.Task.Slots()), "FLEETBUS_MAX_BATCH="+strconv.Itoa(open.Task.Batch()))
-	isolate(cmd)
-
-	started := make(chan error, 1)
-	exited := make(chan error, 1)
-	go func() {
-		// The kernel kills the child when the thread that started it ends, so that thread
-		// stays with it.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			exited <- cmd.Wait()
-		}
-	}()
-	err := <-started
+	process, err := proc.Start(cmd, o.Guard)
 	closeAll(theirs)
 	if err != nil {
 		closeAll(ours)
 		return nil, err
 	}
-	c.process = cmd.Process
-	c.name = fmt.Sprintf("%s (process %d)", filepath.Base(o.Command[0]), cmd.Process.Pid)
+	c.process = process
+	c.name = fmt.Sprintf("%s (process %d)", filepath.Base(o.Command[0]), process.Pid)
 
 	var wg sync.WaitGroup
 	wg.Go(func() { c.write(ours[0]) })
@@ -128,7 +118,7 @@ func start(o Options, open backend.Open) (*child, error) {
 	readers.Go(func() { c.listen(ours[2]) })
 	wg.Go(func() { readers.Wait(); close(read) })
 	go func() {
-		c.finish(<-exited, read, ours)
+		c.finish(<-process.Exited, read, ours)
 		wg.Wait()
 		close(c.done)
 	}()
@@ -137,7 +127,7 @@ func start(o Options, open backend.Open) (*child, error) {
 
 // finish cleans up after the process has ended and tells why it did.
 func (c *child) finish(exit error, read <-chan struct{}, ours [3]*os.File) {
-	killGroup(c.process) // what it has started and left behind
+	c.process.Close() // what it has started and left behind
 	c.end.Do(func() { close(c.closing) })
 	_ = ours[0].Close()
 	select { // its last answers are read before anything is given up
@@ -358,15 +348,15 @@ func (c *child) canceled() []frame {
 	return list
 }
 
-func (c *child) terminate() { c.signal(terminateGroup) }
-func (c *child) kill()      { c.signal(killGroup) }
+func (c *child) terminate() { c.signal(c.process.Terminate) }
+func (c *child) kill()      { c.signal(c.process.Kill) }
 
 // signal signals the child's group, unless the child has ended: its number may belong
 // to somebody else by now.
-func (c *child) signal(send func(*os.Process)) {
+func (c *child) signal(send func()) {
 	select {
 	case <-c.done:
 	default:
-		send(c.process)
+		send()
 	}
 }

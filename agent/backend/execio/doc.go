@@ -81,7 +81,8 @@
 // It runs in a process group of its own. To stop, its standard input is closed and the
 // group gets SIGTERM, and SIGKILL after Options.StopTimeout. On Linux the child is
 // killed when the agent is, whatever way the agent ends; processes that the child has
-// started itself then see only that their standard input is closed.
+// started itself then see only that their standard input is closed, unless a guard ends them
+// (Options.Guard, package proc).
 //
 // A child that exits or sends garbage fails its requests at once with backend_failed,
 // and the agent starts another one, at first after 0.2 s, then with growing pauses. So

@@ -25,12 +25,15 @@ type Options struct {
 	Name    string   // of the handler; messages.AnyHandler serves whatever no other handler does
 	Command []string // program and arguments; no shell is involved
 	Dir     string   // working directory; "": the agent's
-	Env     []string // "KEY=value", in addition to the agent's environment
+	Env     []string // "KEY=value", in addition to Environ
+	Environ []string // nil: the agent's environment
 
 	ReadyTimeout time.Duration // from the start to the ready frame; 0: DefaultReadyTimeout
 	StopTimeout  time.Duration // from SIGTERM to SIGKILL; 0: DefaultStopTimeout
 	MaxBody      int           // bytes, in either direction; 0: DefaultMaxBody
 	Logger       *slog.Logger  // gets what the child writes to standard error; nil: slog.Default()
+	Lines        func(string)  // gets it line by line, too; nil: nobody
+	Guard        []string      // command line of a guard, see package proc; nil: none
 }
 
 // New makes a handler that starts one child per replica. It starts nothing; what is

@@ -241,7 +241,7 @@ func TestChildThatDoesNotRead(t *testing.T) {
 	o, _ := options("echo")
 	o.MaxBody = 1 << 20
 	c := open(t, o)
-	if err := c.process.Signal(syscall.SIGSTOP); err != nil {
+	if err := syscall.Kill(c.process.Pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
@@ -251,7 +251,7 @@ func TestChildThatDoesNotRead(t *testing.T) {
 		}
 		cancel()
 	}
-	if err := c.process.Signal(syscall.SIGCONT); err != nil {
+	if err := syscall.Kill(c.process.Pid, syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
 	if s, err := ask(t, c, "y"); err != nil || s != "y" {

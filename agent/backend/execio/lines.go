@@ -27,6 +27,9 @@ func (c *child) listen(r *os.File) {
 			}
 		}
 		c.mu.Unlock()
+		if c.o.Lines != nil {
+			c.o.Lines(string(line))
+		}
 		c.o.Logger.Info("child", "handler", c.o.Name, "process", c.process.Pid, "line", string(line))
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"strings"
 	"time"
+
+	"github.com/fleetbus/fleetbus/agent/backend/proc"
 )
 
 // runGrace is how long a command that is told to end may take before it is killed.
@@ -25,24 +27,21 @@ func Run(ctx context.Context, command, env []string) error {
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.WaitDelay = runGrace // something that it left behind may hold its output open
-	isolate(cmd)
-	if err := cmd.Start(); err != nil {
+	p, err := proc.Start(cmd, nil)
+	if err != nil {
 		return fmt.Errorf("start %s: %w", command[0], err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	var err error
 	select {
-	case err = <-ended:
+	case err = <-p.Exited:
 	case <-ctx.Done():
-		terminateGroup(cmd.Process)
+		p.Terminate()
 		grace := time.NewTimer(runGrace)
 		defer grace.Stop()
 		select {
-		case err = <-ended:
+		case err = <-p.Exited:
 		case <-grace.C:
-			killGroup(cmd.Process)
-			err = <-ended
+			p.Kill()
+			err = <-p.Exited
 		}
 		err = fmt.Errorf("it was ended, because its time was over: %w", firstOf(err, ctx.Err()))
 	}

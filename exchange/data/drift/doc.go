@@ -1,6 +1,6 @@
 // Package drift decides about named data, and does nothing: what an environment is to do
-// about a body that it should or should not hold ([Decide]), how far each environment is
-// behind ([Lags]), and how fast a download may go without standing in others' way ([Pace]).
+// about a body that it should or should not hold ([Decide]), and how far each environment is
+// behind ([Lags]).
 //
 // The record of a body in the fleet's bucket is what is desired, the file on an
 // environment's disk is what is, and what the environment noted when it last verified the

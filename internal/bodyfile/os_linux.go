@@ -1,4 +1,4 @@
-package data
+package bodyfile
 
 import (
 	"fmt"
@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stamp changes with whatever rewrites a file: unlike the time of modification, that of
+// Stamp changes with whatever rewrites a file: unlike the time of modification, that of
 // change cannot be set back.
-func stamp(info os.FileInfo) string {
+func Stamp(info os.FileInfo) string {
 	s, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
 		return fmt.Sprintf("%d %d", info.Size(), info.ModTime().UnixNano())
@@ -18,8 +18,8 @@ func stamp(info os.FileInfo) string {
 	return fmt.Sprintf("%d %d %d.%09d %d", s.Size, s.Ino, s.Ctim.Sec, s.Ctim.Nsec, info.ModTime().UnixNano())
 }
 
-// freeBytes is how much a user may still write to the file system of a directory.
-func freeBytes(dir string) (bytes int64, known bool) {
+// Free is how much a user may still write to the file system of a directory.
+func Free(dir string) (bytes int64, known bool) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(dir, &s); err != nil {
 		return 0, false

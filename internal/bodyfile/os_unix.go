@@ -1,6 +1,6 @@
 //go:build unix
 
-package data
+package bodyfile
 
 import (
 	"errors"
@@ -19,13 +19,14 @@ func lock(path string) (unlock func(), err error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, errLocked
+			return nil, ErrLocked
 		}
 		return nil, err
 	}
 	return func() { f.Close() }, nil
 }
 
-func isFull(err error) bool {
+// IsFull reports whether an error says that a disk, or a user's share of it, is full.
+func IsFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }

@@ -1,10 +1,10 @@
 //go:build !unix
 
-package data
+package bodyfile
 
 // lock does nothing where files cannot be locked for the life of a process: run one holder
 // on a directory.
 func lock(string) (unlock func(), err error) { return func() {}, nil }
 
-// isFull is not known here; the error itself says it.
-func isFull(error) bool { return false }
+// IsFull is not known here; the error itself says it.
+func IsFull(error) bool { return false }
