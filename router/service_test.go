@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"strconv"
 	"strings"
 	"sync"
@@ -190,34 +191,46 @@ func TestServiceStats(t *testing.T) {
 	}
 	f.request("fb.f.main.req.inference.arm.sea", "x", nil)
 	f.request("fb.f.main.req.action.arm.robot.move", "x", nil)
-	var stats struct {
-		Endpoints []struct {
-			Name     string
-			Requests int `json:"num_requests"`
-			Data     DoorStats
+	type endpoints []struct {
+		Name     string
+		Requests int `json:"num_requests"`
+		Data     DoorStats
+	}
+	ask := func() endpoints {
+		var stats struct{ Endpoints endpoints }
+		if err := json.Unmarshal(f.request("$SRV.STATS.fleetbus-router", "", nil).Data, &stats); err != nil {
+			t.Fatal(err)
 		}
+		return stats.Endpoints
 	}
-	if err := json.Unmarshal(f.request("$SRV.STATS.fleetbus-router", "", nil).Data, &stats); err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range stats.Endpoints {
+	got := ask() // what the door counts itself is there with the answer
+	for _, e := range got {
 		d := e.Data
 		ok := true
 		switch e.Name {
 		case "inference":
-			ok = e.Requests == 4 && d.Answered == 3 && d.Errors[messages.CodeNotFound] == 1 && d.AvgMS > 0 && d.MaxMS >= d.AvgMS
+			ok = d.Answered == 3 && d.Errors[messages.CodeNotFound] == 1 && d.AvgMS > 0 && d.MaxMS >= d.AvgMS
 		case "action":
-			ok = e.Requests == 1 && d.Answered == 0 && d.Errors[messages.CodeBadRequest] == 1
+			ok = d.Answered == 0 && d.Errors[messages.CodeBadRequest] == 1
 		case "training":
-			ok = e.Requests == 0 && d.Answered == 0
+			ok = d.Answered == 0
 		}
 		if !ok || d.InFlight != 0 {
 			t.Errorf("%+v", e)
 		}
 	}
-	if len(stats.Endpoints) != 3 {
-		t.Errorf("%+v", stats)
+	if len(got) != 3 {
+		t.Errorf("%+v", got)
 	}
+	// Package micro counts a request when its handler has returned: perhaps after the answer.
+	want := map[string]int{"inference": 4, "action": 1, "training": 0}
+	natstest.Eventually(t, wait, "package micro's counts", func() bool {
+		counts := map[string]int{}
+		for _, e := range ask() {
+			counts[e.Name] = e.Requests
+		}
+		return maps.Equal(counts, want)
+	})
 }
 
 func TestServiceFull(t *testing.T) {
