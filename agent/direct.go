@@ -140,8 +140,7 @@ func (a *Agent) refuseMalformed(m *nats.Msg, err error) {
 // maxSubjects bounds the cache of subjects taken apart: origins times tasks.
 const maxSubjects = 4096
 
-// parseDirect reads a direct request; whoever reads calls it, nobody else. Headers that contradict the subject are
-// malformed: permissions guard the subject alone.
+// parseDirect reads a direct request; whoever reads calls it, nobody else.
 func (a *Agent) parseDirect(m *nats.Msg) (messages.Request, error) {
 	s, ok := a.subjects[m.Subject]
 	if !ok {
@@ -154,14 +153,7 @@ func (a *Agent) parseDirect(m *nats.Msg) (messages.Request, error) {
 		}
 		a.subjects[strings.Clone(m.Subject)] = s
 	}
-	req, err := messages.ParseRequest(messages.Header(m.Header))
-	if err != nil {
-		return messages.Request{}, err
-	}
-	if s.Task != req.Task || s.Origin != req.Origin {
-		return messages.Request{}, messages.Errorf(messages.CodeBadRequest, "subject %q and the headers disagree: task %q, origin %q", m.Subject, req.Task, req.Origin)
-	}
-	return req, nil
+	return messages.ParseRequest(s, messages.Header(m.Header))
 }
 
 // admit decides whether a direct request may run and takes a slot for it. Without an

@@ -281,6 +281,9 @@ func (g *rig) caller(origin string) *caller {
 		if s, err := messages.ParseSubject(m.Subject); err == nil && r.Agent == "" {
 			r.Agent = s.Agent // which is what the server vouches for
 		}
+		if r.Attempt == 0 {
+			r.Attempt = 1 // which is what its absence means
+		}
 		c.replies <- answer{r, m.Data, m.Subject}
 		if do, ok := c.firsts.Load(r.ID); ok && r.Kind == messages.ReplyResult {
 			select {

@@ -238,19 +238,18 @@ func (a *Agent) answerKind(req messages.Request, kind messages.ReplyKind) {
 	}
 }
 
-// parseQueued reads an action out of the journal. Headers that contradict the subject are
-// malformed: permissions guard the subject alone.
+// parseQueued reads an action out of the journal.
 func parseQueued(m jetstream.Msg) (messages.Request, *jetstream.MsgMetadata, error) {
 	s, err := messages.ParseSubject(m.Subject())
 	if err != nil {
 		return messages.Request{}, nil, err
 	}
-	req, err := messages.ParseRequest(messages.Header(m.Headers()))
+	req, err := messages.ParseRequest(s, messages.Header(m.Headers()))
 	if err != nil {
 		return messages.Request{}, nil, err
 	}
-	if req.Class != messages.Action || s.Origin != req.Origin || s.ID != req.ID {
-		return messages.Request{}, nil, messages.Errorf(messages.CodeBadRequest, "subject %q and the headers disagree: class %q, origin %q, id %q", m.Subject(), req.Class, req.Origin, req.ID)
+	if s.Kind != messages.KindQueued || s.ID != req.ID {
+		return messages.Request{}, nil, messages.Errorf(messages.CodeBadRequest, "subject %q and the headers disagree: id %q", m.Subject(), req.ID)
 	}
 	meta, err := m.Metadata()
 	return req, meta, err

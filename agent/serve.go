@@ -91,8 +91,7 @@ func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
 	return bus.Ack
 }
 
-// parseWork reads the request of a message out of the queue. Headers that contradict
-// the subject are malformed: permissions guard the subject alone.
+// parseWork reads the request of a message out of the queue.
 func (r *replica) parseWork(m *nats.Msg) (messages.Request, messages.Subject, error) {
 	s, err := messages.ParseSubject(m.Subject)
 	if err != nil {
@@ -105,12 +104,12 @@ func (r *replica) parseWork(m *nats.Msg) (messages.Request, messages.Subject, er
 		}
 		return req, s, err
 	}
-	req, err := messages.ParseRequest(messages.Header(m.Header))
+	req, err := messages.ParseRequest(s, messages.Header(m.Header))
 	if err != nil {
 		return messages.Request{}, s, err
 	}
-	if s.Kind != messages.KindWork || s.Class != req.Class || s.Task != req.Task || s.Origin != req.Origin || req.Class != r.task.Class || req.Task != r.task.Name {
-		return messages.Request{}, s, messages.Errorf(messages.CodeBadRequest, "subject %q and the headers disagree: class %q, task %q, origin %q", m.Subject, req.Class, req.Task, req.Origin)
+	if s.Kind != messages.KindWork || req.Class != r.task.Class || req.Task != r.task.Name {
+		return messages.Request{}, s, messages.Errorf(messages.CodeBadRequest, "%q in the queue of task %q of class %s", m.Subject, r.task.Name, r.task.Class)
 	}
 	return req, s, nil
 }
@@ -274,9 +273,12 @@ func (a *Agent) answer(req messages.Request, resp backend.Response, fault *messa
 	}
 	reply := a.reply(req, messages.ReplyResult)
 	if req.Class == messages.Inference {
-		// The subject says who it is, and which life does not matter; every header costs
-		// both sides, and the server, a little.
-		reply.Agent, reply.Inc = "", messages.Incarnation{}
+		// The subject says who it is, which life does not matter, and the rest is what their
+		// absence means; every header costs both sides, and the server, a little.
+		reply.Agent, reply.Inc, reply.Kind = "", messages.Incarnation{}, ""
+		if reply.Attempt == 1 {
+			reply.Attempt = 0
+		}
 	}
 	reply.Service, reply.Err, reply.ContentType, reply.Part = took, fault, resp.ContentType, parts
 	if reply.ContentType == "" || len(reply.ContentType) > maxContentType {

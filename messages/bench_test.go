@@ -48,7 +48,7 @@ func BenchmarkParseSubject(b *testing.B) {
 func BenchmarkRequestHeaders(b *testing.B) {
 	r := fullRequest()
 	for b.Loop() {
-		if _, err := ParseRequest(r.Header()); err != nil {
+		if _, err := ParseRequest(Subject{}, r.Header()); err != nil {
 			b.Fatal(err)
 		}
 	}

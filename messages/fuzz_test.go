@@ -205,7 +205,7 @@ func FuzzParseRequest(f *testing.F) {
 				header[names[x]] = []string{v}
 			}
 		}
-		r, err := ParseRequest(header)
+		r, err := ParseRequest(Subject{}, header)
 		if err != nil {
 			if CodeOf(err) != CodeBadRequest || strings.ContainsAny(err.Error(), "\r\n") {
 				t.Fatalf("not a bad_request of one line: %q", err)
@@ -215,7 +215,7 @@ func FuzzParseRequest(f *testing.F) {
 		if r.Left < 0 || r.Attempt < 1 {
 			t.Fatalf("%+v", r)
 		}
-		if again, err := ParseRequest(r.Header()); err != nil || again != r {
+		if again, err := ParseRequest(Subject{}, r.Header()); err != nil || again != r {
 			t.Fatalf("another round: %+v, %v, want %+v", again, err, r)
 		}
 	})

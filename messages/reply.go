@@ -18,7 +18,7 @@ const (
 	ReplyResult   ReplyKind = "result"   // the answer or the error; nothing comes after it
 )
 
-// Reply is all of a reply but its body. The body of a result without an error is the
+// Reply is all of a reply but its body. In headers the absence of a kind means a result. The body of a result without an error is the
 // handler's, byte for byte.
 type Reply struct {
 	Kind        ReplyKind
@@ -101,6 +101,9 @@ func ParseReply(h Header) (Reply, error) {
 			// A newer program's code: its reason stays readable, its advice is not known.
 			r.Err = &Error{Code: CodeInternal, Message: code + ": " + r.Err.Message}
 		}
+	}
+	if len(h[HeaderKind]) == 0 {
+		r.Kind = ReplyResult
 	}
 	switch r.Kind {
 	case ReplyAccepted, ReplyProgress, ReplyResult:

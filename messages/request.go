@@ -86,18 +86,25 @@ type Request struct {
 	Traceparent string
 }
 
-// Header returns the request as NATS headers. Left is rounded down to whole
+// Header returns the request as NATS headers, all of it. Left is rounded down to whole
 // milliseconds: time is never invented.
-func (r Request) Header() Header { return new(Headers).Request(&r) }
+func (r Request) Header() Header { return new(Headers).Request(Subject{}, &r) }
 
-// Request makes the headers of a request, see [Request.Header].
-func (w *Headers) Request(r *Request) Header {
+// Request makes the headers of a request that goes out on s, see [Request.Header]. What the
+// subject says is left out: each header costs both ends more than the rest of a small request.
+func (w *Headers) Request(s Subject, r *Request) Header {
 	w.reset()
 	set := w.set
 	set(HeaderID, r.ID)
-	set(HeaderClass, string(r.Class))
-	set(HeaderTask, r.Task)
-	set(HeaderOrigin, r.Origin)
+	if r.Class != classOn(s) {
+		set(HeaderClass, string(r.Class))
+	}
+	if r.Task != s.Task {
+		set(HeaderTask, r.Task)
+	}
+	if r.Origin != s.Origin {
+		set(HeaderOrigin, r.Origin)
+	}
 	set(HeaderInbox, r.Inbox)
 	if r.Attempt != 1 { // which is what its absence means
 		set(HeaderAttempt, strconv.Itoa(r.Attempt))
@@ -209,9 +216,7 @@ func ParseJob(s Subject, h Header) (Request, error) {
 		r.Left = time.Duration(g.number(HeaderLeft, 0, math.MaxInt64/uint64(time.Millisecond))) * time.Millisecond
 	}
 	for _, x := range [...]struct{ key, want string }{{HeaderID, s.ID}, {HeaderClass, string(Training)}, {HeaderTask, s.Task}, {HeaderOrigin, s.Origin}} {
-		if len(h[x.key]) > 0 && g.text(x.key) != x.want {
-			g.fail(x.key, h[x.key][0], x.want+", as in the subject, or no such header")
-		}
+		g.same(x.key, x.want)
 	}
 	if g.err != nil {
 		return Request{}, g.err
@@ -219,12 +224,31 @@ func ParseJob(s Subject, h Header) (Request, error) {
 	return r, r.Check()
 }
 
-// ParseRequest reads a request from NATS headers. Unknown headers are ignored; a
-// malformed one is an error with code bad_request that names it.
-func ParseRequest(h Header) (Request, error) {
+// classOn is the class of a request that does not say its own; "" where the subject does not
+// tell it either.
+func classOn(s Subject) Class {
+	switch s.Kind {
+	case KindDo: // an action has to say that it is one
+		return Inference
+	case KindIntent, KindQueued:
+		return Action
+	}
+	return s.Class
+}
+
+// ParseRequest reads a request from the subject that it came on and its headers. What the
+// subject says need not stand in the headers; where it does, it must be the same: permissions
+// guard the subject alone. Without a subject, the zero one, the headers have to say all.
+// Unknown headers are ignored; a malformed one is an error with code bad_request that
+// names it.
+func ParseRequest(s Subject, h Header) (Request, error) {
 	g := headerReader{h: h}
+	class := classOn(s)
+	if s.Kind == KindDo && len(h[HeaderClass]) > 0 {
+		class = "" // the header's word counts
+	}
 	r := Request{
-		ID: g.text(HeaderID), Class: Class(g.text(HeaderClass)), Task: g.text(HeaderTask), Origin: g.text(HeaderOrigin),
+		ID: g.text(HeaderID), Class: Class(g.same(HeaderClass, string(class))), Task: g.same(HeaderTask, s.Task), Origin: g.same(HeaderOrigin, s.Origin),
 		Inbox: g.text(HeaderInbox), Key: g.text(HeaderKey), Episode: g.text(HeaderEpisode),
 		ContentType: g.text(HeaderType), Traceparent: g.text(HeaderTrace),
 		Seq: g.number(HeaderSeq, 0, math.MaxUint64), Attempt: int(g.number(HeaderAttempt, 1, maxAttempt)), Left: NoDeadline,
@@ -268,6 +292,18 @@ func (g *headerReader) text(key string) string {
 		return ""
 	}
 	return v[0]
+}
+
+// same reads what the subject says too, unless said is "": the header may be absent, but not
+// differ.
+func (g *headerReader) same(key, said string) string {
+	if said == "" {
+		return g.text(key)
+	}
+	if len(g.h[key]) > 0 && g.text(key) != said {
+		g.fail(key, g.h[key][0], said+", as in the subject, or no such header")
+	}
+	return said
 }
 
 // yes is the value of a header that only says yes; where it does not, it is left out.

@@ -27,15 +27,87 @@ func TestRequestHeaders(t *testing.T) {
 	}
 	h := r.Header()
 	h["X-Of-Somebody-Else"] = []string{"a", "b"}
-	if got, err := ParseRequest(h); err != nil || got != r {
+	if got, err := ParseRequest(Subject{}, h); err != nil || got != r {
 		t.Errorf("parsed %+v, %v", got, err)
 	}
 	job := Request{ID: "j1", Class: Training, Task: "train", Origin: "lab", Attempt: 1, Left: NoDeadline}
-	if got, err := ParseRequest(job.Header()); err != nil || got != job {
+	if got, err := ParseRequest(Subject{}, job.Header()); err != nil || got != job {
 		t.Errorf("parsed %+v, %v", got, err)
 	}
 	if len(job.Header()) != 4 {
 		t.Errorf("what is absent has no header: %v", job.Header())
+	}
+}
+
+// What the subject says is not said again; where it is, it must be the same.
+func TestRequestOnSubject(t *testing.T) {
+	see := Request{ID: "a1", Class: Inference, Task: "detect", Origin: "lab", Inbox: "x1", Attempt: 1, Left: time.Second}
+	keyed := see
+	keyed.Key = "cam-1"
+	action := fullRequest()
+	straight := Subject{Kind: KindDo, Agent: "edge-1", Origin: "lab", Task: "detect"}
+	act := Subject{Kind: KindDo, Agent: "r1", Origin: "lab", Task: "hold"}
+	queue := func(id string) Subject {
+		return Subject{Kind: KindWork, Class: Inference, Task: "detect", Origin: "lab", ID: id}
+	}
+	intent := Subject{Kind: KindIntent, Agent: "r1", Origin: "lab", ID: "a1"}
+	queued := Subject{Kind: KindQueued, Agent: "r1", Origin: "lab", ID: "a1"}
+	for _, c := range []struct {
+		s    Subject
+		r    Request
+		left string // out
+	}{
+		{straight, see, "Fb-Class Fb-Task Fb-Origin"},
+		{act, action, "Fb-Task Fb-Origin"},
+		{queue("a1"), see, "Fb-Class Fb-Task Fb-Origin"},
+		{queue("cam-1"), keyed, "Fb-Class Fb-Task Fb-Origin"},
+		{intent, action, "Fb-Class Fb-Origin"},
+		{queued, action, "Fb-Class Fb-Origin"},
+	} {
+		h, all := new(Headers).Request(c.s, &c.r), c.r.Header()
+		for _, key := range strings.Fields(c.left) {
+			if all[key] == nil || h[key] != nil {
+				t.Errorf("%s: %s is said in %v", c.s, key, h)
+			}
+			delete(all, key)
+		}
+		if !reflect.DeepEqual(h, all) {
+			t.Errorf("%s: got %v, want %v", c.s, h, all)
+		}
+		for _, said := range []Header{h, c.r.Header()} {
+			if got, err := ParseRequest(c.s, said); err != nil || got != c.r {
+				t.Errorf("%s %v: parsed %+v, %v", c.s, said, got, err)
+			}
+		}
+		for _, key := range strings.Fields("Fb-Task Fb-Origin " + c.left) {
+			if key == HeaderClass && c.s.Kind == KindDo || key == HeaderTask && c.s.Task == "" {
+				continue // the subject does not say it
+			}
+			for _, v := range []string{"other", ""} {
+				h := c.r.Header()
+				h[key] = []string{v}
+				if _, err := ParseRequest(c.s, h); CodeOf(err) != CodeBadRequest || !strings.Contains(err.Error(), "as in the subject, or no such header") {
+					t.Errorf("%s with %s %q: %v", c.s, key, v, err)
+				}
+			}
+		}
+	}
+	// Nothing is an action, or has a name, by default.
+	for want, c := range map[string]struct {
+		s Subject
+		h Header
+	}{
+		"Fb-Id name":         {queue("cam-1"), nil},
+		"expected action":    {intent, Header{HeaderClass: {"inference"}, HeaderTask: {"hold"}}},
+		"an action needs":    {act, Header{HeaderID: {"a1"}, HeaderClass: {"action"}}},
+		`Fb-Class: found ""`: {act, Header{HeaderID: {"a1"}, HeaderClass: {""}}},
+	} {
+		if got, err := ParseRequest(c.s, c.h); CodeOf(err) != CodeBadRequest || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s %v: %+v, %v, want %s", c.s, c.h, got, err, want)
+		}
+	}
+	if got, err := ParseRequest(act, Header{HeaderID: {"a1"}, HeaderLeft: {"5"}, HeaderEpisode: {"e"}, HeaderSeq: {"1"}}); err != nil || got.Class != Inference {
+		t.Errorf("without a class: %+v, %v", got, err)
 	}
 }
 
@@ -82,22 +154,22 @@ func TestParseRequestRefuses(t *testing.T) {
 	} {
 		h := fullRequest().Header()
 		h[tc.header] = []string{tc.value}
-		_, err := ParseRequest(h)
+		_, err := ParseRequest(Subject{}, h)
 		if CodeOf(err) != CodeBadRequest || !strings.Contains(err.Error(), tc.want) || len(err.Error()) > 500 {
 			t.Errorf("%s %q: %v, want %s", tc.header, shorten(tc.value), err, tc.want)
 		}
 	}
 	twice := fullRequest().Header()
 	twice[HeaderID] = []string{"a1", "a2"}
-	if _, err := ParseRequest(twice); CodeOf(err) != CodeBadRequest {
+	if _, err := ParseRequest(Subject{}, twice); CodeOf(err) != CodeBadRequest {
 		t.Errorf("two ids: %v", err)
 	}
 	none := fullRequest().Header()
 	delete(none, HeaderLeft)
-	if _, err := ParseRequest(none); err == nil || !strings.Contains(err.Error(), "an action needs a deadline") {
+	if _, err := ParseRequest(Subject{}, none); err == nil || !strings.Contains(err.Error(), "an action needs a deadline") {
 		t.Errorf("an action without a deadline: %v", err)
 	}
-	if _, err := ParseRequest(nil); CodeOf(err) != CodeBadRequest {
+	if _, err := ParseRequest(Subject{}, nil); CodeOf(err) != CodeBadRequest {
 		t.Errorf("no headers: %v", err)
 	}
 }
@@ -168,6 +240,9 @@ func TestParseReply(t *testing.T) {
 		if _, err := ParseReply(base(tc.change)); CodeOf(err) != CodeBadRequest || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%v: %v, want %s", tc.change, err, tc.want)
 		}
+	}
+	if r, err := ParseReply(Header{HeaderID: {"a1"}}); err != nil || r.Kind != ReplyResult {
+		t.Errorf("without a kind: %+v, %v", r, err)
 	}
 	// A newer program's code stays readable, and nobody acts on an advice that is not known.
 	r, err := ParseReply(base(Header{HeaderError: {"too_hot"}, HeaderErrorText: {"90 °C"}}))

@@ -226,7 +226,12 @@ func (a *fake) reply(r messages.Request, kind messages.ReplyKind, err *messages.
 }
 
 func (a *fake) begin(m *nats.Msg, queued bool, done func()) {
-	req, err := messages.ParseRequest(messages.Header(m.Header))
+	on, err := messages.ParseSubject(m.Subject)
+	if err != nil {
+		a.f.t.Errorf("agent %s: %v", a.id, err)
+		return
+	}
+	req, err := messages.ParseRequest(on, messages.Header(m.Header))
 	if err != nil {
 		a.f.t.Errorf("agent %s: %v", a.id, err)
 		return

@@ -83,7 +83,11 @@ func TestActionWaits(t *testing.T) {
 	got := make(chan *nats.Msg, 1)
 	go func() { got <- f.request(subject, "left", header) }()
 	entry := f.queuedFor("robot")
-	req, err := messages.ParseRequest(messages.Header(entry.Headers()))
+	on, err := messages.ParseSubject(entry.Subject())
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := messages.ParseRequest(on, messages.Header(entry.Headers()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +105,7 @@ func TestActionWaits(t *testing.T) {
 		t.Fatal(ok, err)
 	}
 	a := f.agent("robot", echo)
-	a.begin(&nats.Msg{Header: entry.Headers(), Data: entry.Data()}, true, func() {})
+	a.begin(&nats.Msg{Subject: entry.Subject(), Header: entry.Headers(), Data: entry.Data()}, true, func() {})
 	if m := next(t, "the answer", got); string(m.Data) != "re:left" || m.Header.Get("Fb-Agent") != "robot" {
 		t.Fatalf("%q %v", m.Data, m.Header)
 	}

@@ -63,7 +63,7 @@ func (f *flight) message(subject messages.Subject, reply string, attempt int, no
 	e := envelopes.Get().(*envelope)
 	f.req.Attempt, f.req.Left = attempt, f.until.Sub(now)
 	e.msg.Subject, e.msg.Reply, e.msg.Data = subject.String(), f.c.replies+reply, f.body
-	e.msg.Header = nats.Header(e.headers.Request(&f.req))
+	e.msg.Header = nats.Header(e.headers.Request(subject, &f.req))
 	e.f, e.id = f, f.req.ID
 	return e
 }
@@ -156,6 +156,9 @@ func (c *Client) onResult(m *nats.Msg, subjects *subjectCache) {
 	if r.Job != "" {
 		c.jobEnded(s, r, m.Data)
 		return
+	}
+	if r.Attempt == 0 { // which is what its absence means here
+		r.Attempt = 1
 	}
 	f, ok := c.flying(r.ID)
 	if !ok {

@@ -90,7 +90,7 @@ func TestWrongArguments(t *testing.T) {
 		args []string
 		want string
 	}{
-		{nil, "name a benchmark: acks, balance, durable, exec, failover, gap"},
+		{nil, "name a benchmark: acks, balance, deploy, durable, exec, failover, gap"},
 		{[]string{"nap"}, `no benchmark "nap"`},
 		{[]string{"gap"}, "name the files"},
 		{[]string{"gap", "--time", "0s", "x"}, "--time"},
