@@ -135,6 +135,12 @@ func outgrown(r *replica) bool {
 	return r.wanted && r.waiting && r.home != nil && !reflect.DeepEqual(r.home.task, r.spec.Task)
 }
 
+// together: replicas that were placed within it of each other may move in one plan, when the
+// dwell of the first is over. Tasks that are applied at once come out of their bucket one by
+// one, milliseconds apart; a plan that may move one of them alone moves the wrong one. Well
+// under Dwell, so that it stays what it says.
+const together = 100 * time.Millisecond
+
 // movers collects what may move now, and asks for a review when the dwell of the rest
 // is over.
 func (m *Machine) movers(waiting []*replica, relieve map[*agent]bool) *movers {
@@ -155,7 +161,7 @@ func (m *Machine) movers(waiting []*replica, relieve map[*agent]bool) *movers {
 			continue
 		}
 		free := r.spec.Pin == "" && r.home.serves() && !frozen[r.home.agent]
-		if end := r.since.Add(m.calm.Dwell); free && m.now.Before(end) {
+		if end := r.since.Add(m.calm.Dwell); free && m.now.Before(end.Add(-together)) {
 			m.review(end)
 			free = false
 		}

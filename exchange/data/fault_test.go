@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fleetbus/fleetbus/exchange/data/drift"
 	"github.com/fleetbus/fleetbus/internal/bodyfile"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
@@ -166,10 +167,11 @@ func TestFullDisk(t *testing.T) {
 		})
 		want := body(1, 3<<20)
 		r.put("map", want, robots)
-		r.status("map", map[string]string{"r1": "failed"})
-		if _, lines, err := r.store.Status(within(t), "map"); err != nil || !strings.Contains(lines[0].Reason, "the disk is full") {
-			t.Errorf("%+v %v", lines, err)
-		}
+		natstest.Eventually(t, patience, "the status to name the reason", func() bool { // between two tries it fetches
+			_, lines, err := r.store.Status(within(t), "map")
+			must(t, err)
+			return len(lines) == 1 && lines[0].State == drift.Failed && strings.Contains(lines[0].Reason, "the disk is full")
+		})
 		small := body(2, 1000)
 		r.put("small", small, robots) // the rest goes on
 		r.synced("small", small, dir)
