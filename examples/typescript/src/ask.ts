@@ -47,10 +47,28 @@ function failed(kind: wire.Kind, err: unknown): wire.FleetError {
   return kind === "action" ? wire.lost(kind) : new wire.FleetError("unavailable", String(err));
 }
 
-/** Sends one request, once. */
-export async function once(nc: NatsConnection, kind: wire.Kind, subject: string, body: Uint8Array, deadline: wire.Deadline, fields: wire.Fields): Promise<Msg> {
+function leftOf(deadline: wire.Deadline): number {
   const left = deadline.leftMs();
   if (left < 1) throw new wire.FleetError("deadline_exceeded", "no time was left to ask; nothing was sent");
+  return left;
+}
+
+/**
+ * Asks the server for a sign of life before an action is sent, within a second: a command that lies in a buffer
+ * while the link is down would reach the robot late, with all the time that it once had.
+ */
+async function link(nc: NatsConnection, deadline: wire.Deadline): Promise<void> {
+  const giveUp = new AbortController();
+  const down = sleep(Math.min(1000, leftOf(deadline)), "down", { signal: giveUp.signal }).catch(() => "down");
+  const up = nc.flush().then(() => "up", (err) => String(err));
+  const state = await Promise.race([up, down]);
+  giveUp.abort();
+  if (state !== "up") throw new wire.FleetError("unavailable", `the link to the server is ${state}; nothing was sent`);
+}
+
+/** Sends one request, once. Not for actions, which stream sends. */
+export async function once(nc: NatsConnection, kind: "inference" | "training", subject: string, body: Uint8Array, deadline: wire.Deadline, fields: wire.Fields): Promise<Msg> {
+  const left = leftOf(deadline);
   let m;
   try {
     m = await nc.request(subject, body, { timeout: left + wire.graceMs, headers: fill({ ...fields, "Fb-Left-Ms": left }) });
@@ -66,8 +84,8 @@ export async function once(nc: NatsConnection, kind: wire.Kind, subject: string,
 export async function stream(
   nc: NatsConnection, kind: wire.Kind, subject: string, body: Uint8Array, deadline: wire.Deadline, fields: wire.Fields, onProgress: (read: wire.Read, body: Uint8Array) => void,
 ): Promise<Msg> {
-  const left = deadline.leftMs();
-  if (left < 1) throw new wire.FleetError("deadline_exceeded", "no time was left to ask; nothing was sent");
+  if (kind === "action") await link(nc, deadline);
+  const left = leftOf(deadline);
   const parts = new wire.Parts();
   try {
     for await (const m of await nc.requestMany(subject, body, { maxWait: left + wire.graceMs, headers: fill({ ...fields, "Fb-Left-Ms": left, "Fb-Stream": 1 }) })) {
@@ -94,6 +112,7 @@ export async function retried(deadline: wire.Deadline, ask: () => Promise<Msg>):
       const pause = err instanceof wire.FleetError ? wire.pauseMs(err, tries, deadline.leftMs()) : undefined;
       if (pause === undefined) throw err;
       await sleep(pause);
+      if (deadline.leftMs() < wire.leastMs) throw err;
     }
   }
 }

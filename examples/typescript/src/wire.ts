@@ -16,6 +16,9 @@ const retryHere: ReadonlySet<Code> = new Set<Code>(["no_capacity", "not_placed",
 /** NATS should wait longer than the deadline: silence for longer than this after it means that the router is gone. */
 export const graceMs = 1000;
 
+/** The least that is worth trying with. */
+export const leastMs = 10;
+
 const maxLeftMs = 86_400_000;
 
 /** A request that ended in an error. */
@@ -138,7 +141,7 @@ export function lost(kind: Kind): FleetError {
 export function pauseMs(err: FleetError, tries: number, leftMs: number): number | undefined {
   if (!retryHere.has(err.code)) return undefined;
   const wait = err.retryAfterMs ?? Math.min(2000, 50 * 2 ** Math.min(tries - 1, 10));
-  return wait < leftMs ? wait : undefined;
+  return wait + leastMs <= leftMs ? wait : undefined;
 }
 
 /** Collects partial results. An attempt begins from part 1 again, so those of an older one are dropped. */

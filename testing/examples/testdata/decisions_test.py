@@ -46,7 +46,8 @@ class Wire(unittest.TestCase):
         pause = lambda code, tries=1, left=10_000, after=None: wire.pause_ms(wire.FleetError(code, "", after), tries, left)
         self.assertEqual(pause("busy", after=120), 120)
         self.assertEqual(pause("busy", after=0), 0)
-        self.assertIsNone(pause("busy", after=120, left=120))
+        self.assertIsNone(pause("busy", after=120, left=129))
+        self.assertEqual(pause("busy", after=120, left=130), 120)
         self.assertEqual([pause("not_placed", tries=n) for n in (1, 2, 3, 7, 99)], [50, 100, 200, 2000, 2000])
         for code in ("unknown_outcome", "superseded", "backend_failed", "draining", "stale", "stopped", "expired", "deadline_exceeded", "a_new_one"):
             self.assertIsNone(pause(code), code)

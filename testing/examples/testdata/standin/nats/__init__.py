@@ -45,10 +45,6 @@ class Client:
         self._subs, self._sid, self._task, self.max_payload = {}, 0, None, 0
         self.is_closed, self._pongs = False, []
 
-    @property
-    def is_connected(self):
-        return not self.is_closed
-
     def _send(self, data):
         if self.is_closed:
             raise errors.ConnectionClosedError
@@ -87,6 +83,12 @@ class Client:
             raise errors.NoRespondersError
         return msg
 
+    async def flush(self, timeout=10):
+        pong = asyncio.get_running_loop().create_future()
+        self._pongs.append(pong)
+        self._send(b"PING\r\n")
+        await asyncio.wait_for(pong, timeout)
+
     async def close(self):
         self._end()
         self._writer.close()
@@ -96,7 +98,8 @@ class Client:
         for sub in self._subs.values():
             sub._queue.put_nowait(None)
         for pong in self._pongs:
-            pong.set_exception(errors.ConnectionClosedError())
+            if not pong.done():
+                pong.set_exception(errors.ConnectionClosedError())
         self._pongs = []
 
     async def _read(self):
@@ -106,7 +109,9 @@ class Client:
                 if line[0] == b"PING":
                     self._send(b"PONG\r\n")
                 elif line[0] == b"PONG":
-                    self._pongs.pop(0).set_result(None)
+                    pong = self._pongs.pop(0)
+                    if not pong.done():
+                        pong.set_result(None)
                 elif line[0] in (b"MSG", b"HMSG"):
                     await self._message(line)
         except (OSError, asyncio.IncompleteReadError, errors.ConnectionClosedError):
@@ -128,7 +133,7 @@ class Client:
             self._subs[int(sid)]._queue.put_nowait(Msg(subject, "".join(reply), body[head:], headers))
 
 
-async def connect(servers, name=None, inbox_prefix="_INBOX", error_cb=None, user_credentials=None):
+async def connect(servers, name=None, inbox_prefix="_INBOX", error_cb=None, user_credentials=None, pending_size=0):
     url = urlparse(servers if "://" in servers else "nats://" + servers)
     while True:
         try:
@@ -141,9 +146,7 @@ async def connect(servers, name=None, inbox_prefix="_INBOX", error_cb=None, user
     client = Client(reader, writer, inbox_prefix)
     client.max_payload = info["max_payload"]
     options = {"verbose": False, "pedantic": False, "headers": True, "no_responders": True, "protocol": 1, "lang": "python", "version": "0", "name": name}
-    client._send(b"CONNECT " + json.dumps(options).encode() + b"\r\nPING\r\n")
-    pong = asyncio.get_running_loop().create_future()
-    client._pongs.append(pong)
+    client._send(b"CONNECT " + json.dumps(options).encode() + b"\r\n")
     client._task = asyncio.create_task(client._read())
-    await pong
+    await client.flush()
     return client
