@@ -33,12 +33,12 @@ demo: build ## a fleet of real processes, faults included, under a minute; exits
 
 # The tests with many processes come last and alone: their deadlines are those of robots.
 test: $(NODE_MODULES) ## all tests
-	$(GO) test -timeout 5m $$($(GO) list ./... | grep -v /testing/e2e)
-	$(GO) test -timeout 10m ./testing/e2e
+	$(GO) test -timeout 5m $$($(GO) list ./... | grep -Ev '/testing/(e2e|examples)$$')
+	$(GO) test -p 1 -timeout 10m ./testing/e2e ./testing/examples
 
 race: $(NODE_MODULES) ## all tests with the race detector
-	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /testing/e2e)
-	$(GO) test -race -timeout 10m ./testing/e2e
+	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -Ev '/testing/(e2e|examples)$$')
+	$(GO) test -race -p 1 -timeout 10m ./testing/e2e ./testing/examples
 
 fuzz: ## every fuzz test for FUZZTIME (10s)
 	.ci/fuzz $(FUZZTIME)

@@ -68,8 +68,7 @@ func prepare() error {
 			environment = append(environment, v)
 		}
 	}
-	environment = append(environment, "PATH="+filepath.Join(dir, "bin")+":"+os.Getenv("PATH"), "HOME="+dir,
-		"XDG_CONFIG_HOME="+filepath.Join(dir, "config"), "XDG_STATE_HOME="+filepath.Join(dir, "state"))
+	environment = append(environment, "PATH="+filepath.Join(dir, "bin")+":"+os.Getenv("PATH"), "HOME="+dir, "XDG_CONFIG_HOME="+filepath.Join(dir, "config"))
 	if err := exec.Command("python3", "-c", "import nats").Run(); err != nil {
 		standin, err := filepath.Abs("testdata/standin")
 		if err != nil {
@@ -117,6 +116,7 @@ func copyExamples() error {
 type fleet struct {
 	t     *testing.T
 	url   string
+	state string // where its agents keep what they must: two fleets have agents of the same name
 	procs []*process
 }
 
@@ -148,9 +148,9 @@ func (o *output) String() string {
 }
 
 // command is a line for bash, in the directory where a reader of the READMEs stands.
-func command(ctx context.Context, url, line string) *exec.Cmd {
+func (f *fleet) command(ctx context.Context, line string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "bash", "-c", line)
-	cmd.Dir, cmd.Env = dir, append(environment, "NATS_URL="+url)
+	cmd.Dir, cmd.Env = dir, append(slices.Clip(environment), "NATS_URL="+f.url, "XDG_STATE_HOME="+f.state)
 	cmd.WaitDelay = 5 * time.Second // an orphan may hold the pipes
 	return cmd
 }
@@ -159,7 +159,7 @@ func command(ctx context.Context, url, line string) *exec.Cmd {
 // what an agent has started dies with it.
 func (f *fleet) follow(line string) *process {
 	f.t.Helper()
-	p := &process{t: f.t, line: line, cmd: command(context.Background(), f.url, "exec "+line), done: make(chan struct{})}
+	p := &process{t: f.t, line: line, cmd: f.command(context.Background(), "exec "+line), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	if err := p.cmd.Start(); err != nil {
 		f.t.Fatalf("%s: %v", line, err)
@@ -183,14 +183,14 @@ func (p *process) kill() {
 	<-p.done
 }
 
-// kill kills the process whose line has a text, as a machine that loses its power.
-func (f *fleet) kill(text string) {
+// proc returns the process whose line has a text.
+func (f *fleet) proc(text string) *os.Process {
 	f.t.Helper()
 	i := slices.IndexFunc(f.procs, func(p *process) bool { return strings.Contains(p.line, text) })
 	if i < 0 {
 		f.t.Fatalf("no process with %q", text)
 	}
-	f.procs[i].kill()
+	return f.procs[i].cmd.Process
 }
 
 // until waits until the process has written a text.
@@ -229,7 +229,7 @@ func (f *fleet) run(line string) (stdout, stderr string, status int) {
 	f.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	cmd := command(ctx, f.url, line)
+	cmd := f.command(ctx, line)
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err := cmd.Run()
@@ -253,9 +253,9 @@ func (f *fleet) ok(line string) (stdout, stderr string) {
 // up is `fleetbus up` on a port of its own.
 func up(t *testing.T) *fleet {
 	t.Helper()
-	f := &fleet{t: t}
+	f := &fleet{t: t, state: t.TempDir()}
 	file := filepath.Join(t.TempDir(), "url")
-	f.follow("fleetbus up --listen 127.0.0.1:0 --port-file " + file + " --store-dir " + t.TempDir())
+	f.follow("fleetbus up --listen 127.0.0.1:0 --port-file " + file)
 	natstest.Eventually(t, patience, "fleetbus up to listen", func() bool {
 		url, err := os.ReadFile(file)
 		f.url = strings.TrimSpace(string(url))

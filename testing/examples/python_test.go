@@ -100,7 +100,9 @@ echo.main()"'`)
 	// A robot that is lost while it moves: nobody knows how far it came, and nothing is sent again.
 	began := f.follow(request + "act robot-1 move --data " + long + " --deadline-ms 30000")
 	began.until("part 1")
-	f.kill("--id robot-1")
+	if err := f.proc("--id robot-1").Kill(); err != nil {
+		t.Fatal(err)
+	}
 	if stderr, status := began.end(); status != 3 || !strings.Contains(stderr, "unknown_outcome: ") {
 		t.Errorf("a robot that is lost: exit status %d\n%s", status, stderr)
 	}

@@ -2,6 +2,7 @@ package examples
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -39,10 +40,6 @@ func TestBridge(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := f.follow("env PYTHONPATH=examples/ros2/fleetbus_action_bridge:" + standin + ":$PYTHONPATH python3 " + client)
-	p.until("KILL")
-	f.kill("--id robot-1")
-	if out, status := p.end(); status != 0 {
-		t.Errorf("exit status %d\n%s", status, out)
-	}
+	f.ok(fmt.Sprintf("SERVER=%d ROBOT=%d PYTHONPATH=examples/ros2/fleetbus_action_bridge:%s:$PYTHONPATH python3 %s",
+		f.proc("fleetbus up").Pid, f.proc("--id robot-1").Pid, standin, client))
 }

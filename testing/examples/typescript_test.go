@@ -2,6 +2,7 @@ package examples
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -97,4 +98,11 @@ func TestTypeScript(t *testing.T) {
 			t.Errorf("%s: exit status %d, want %d and %q\n%s", tc.line, status, tc.status, tc.says, stderr)
 		}
 	}
+
+	// An action that is asked for while the server is silent is not kept for later.
+	link, err := filepath.Abs("testdata/link.mjs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.ok(fmt.Sprintf("node %s examples/typescript/dist %s %d", link, f.url, f.proc("fleetbus up").Pid))
 }

@@ -1,9 +1,10 @@
 """Plays an action client against the bridge of examples/ros2, with the stand-in for rclpy.
-Run by ros2_test.go, which kills the robot when it reads KILL on standard output, and has the
-server in NATS_URL."""
+Run by ros2_test.go, with the server's URL in NATS_URL, and the processes of server and robot
+in SERVER and ROBOT."""
 
 import math
 import os
+import signal
 import time
 import unittest
 
@@ -64,8 +65,24 @@ class Bridge(unittest.TestCase):
             with self.assertRaisesRegex(SystemExit, why):
                 self.play(None, **parameters)
 
+    def rejected(self, node, goal, why):
+        self.assertIsNone(node.server.send(goal))
+        self.assertIn(why, node.logged[-1])
+
     def test_absent_robot(self):
-        self.play(lambda node: self.assertIsNone(node.server.send(goal((0.1, 1.0)))), robot="robot-9")
+        self.play(lambda node: self.rejected(node, goal((0.1, 1.0)), "goal rejected: not_connected: "), robot="robot-9")
+
+    def test_link(self):
+        """A goal that comes while the server is silent is not kept for later."""
+
+        def scenario(node):
+            os.kill(int(os.environ["SERVER"]), signal.SIGSTOP)
+            try:
+                self.rejected(node, goal((0.1, 1.0)), "the link to the server is down; nothing was sent")
+            finally:
+                os.kill(int(os.environ["SERVER"]), signal.SIGCONT)
+
+        self.play(scenario, refusal_wait_s=10.0)
 
     def test_end_with_a_goal_under_way(self):
         left = []
@@ -84,11 +101,11 @@ class Bridge(unittest.TestCase):
         self.assertEqual([f.actual.positions for f in done.feedback], [[0.2], [0.5]])
         self.assertEqual(done.feedback[0].joint_names, ["elbow"])
 
-        self.assertIsNone(send(goal((1, 1.0), (0.5, 1.0))))  # the robot refuses it: time goes back
-        self.assertIsNone(send(goal()))  # and this one we do
+        self.rejected(node, goal((1, 1.0), (0.5, 1.0)), "goal rejected: bad_request: points[1].t: ")  # by the robot
+        self.rejected(node, goal(), "goal rejected: trajectory: ")  # by the bridge
 
         long = send(goal((0.1, 0.2), (20, 0.5)))
-        self.assertIsNone(send(goal((0.1, 0.2))))  # one at a time
+        self.rejected(node, goal((0.1, 0.2)), "works on another one")
         long.cancel()
         long.wait(20)
         self.assertEqual((long.status, long.result.error_code), ("canceled", goals.UNKNOWN_OUTCOME))
@@ -100,7 +117,7 @@ class Bridge(unittest.TestCase):
         lost = send(goal((0.1, 0.2), (20, 0.5)))
         while not lost.feedback:
             time.sleep(0.01)
-        print("KILL", flush=True)
+        os.kill(int(os.environ["ROBOT"]), signal.SIGKILL)
         lost.wait(20)
         self.assertEqual((lost.status, lost.result.error_code), ("aborted", goals.UNKNOWN_OUTCOME))
         self.assertIn("unknown_outcome: ", lost.result.error_string)

@@ -6,7 +6,7 @@ import rclpy
 
 class Node:
     def __init__(self, name):
-        self.name = name
+        self.name, self.logged = name, []
 
     def declare_parameter(self, name, default):
         value = rclpy.parameters.get(name, default)
@@ -14,7 +14,10 @@ class Node:
         return SimpleNamespace(value=value)
 
     def get_logger(self):
-        say = lambda text: print(text, file=sys.stderr, flush=True)
+        def say(text):
+            self.logged.append(text)
+            print(text, file=sys.stderr, flush=True)
+
         return SimpleNamespace(info=say, error=say)
 
     def destroy_node(self):
