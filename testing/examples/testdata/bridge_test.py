@@ -23,6 +23,18 @@ def goal(*points):
     return g
 
 
+def freeze(pid):
+    """SIGSTOP, and waits until every thread has stopped: on a busy machine that takes a while."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def state(task):
+        with open(f"/proc/{pid}/task/{task}/stat") as f:
+            return f.read().rpartition(")")[2].split()[0]
+
+    while {state(task) for task in os.listdir(f"/proc/{pid}/task")} != {"T"}:
+        time.sleep(0.01)
+
+
 class Goals(unittest.TestCase):
     def test_body(self):
         g = goal((0.5, 1.0))
@@ -76,8 +88,8 @@ class Bridge(unittest.TestCase):
         """A goal that comes while the server is silent is not kept for later."""
 
         def scenario(node):
-            os.kill(int(os.environ["SERVER"]), signal.SIGSTOP)
             try:
+                freeze(int(os.environ["SERVER"]))
                 self.rejected(node, goal((0.1, 1.0)), "the link to the server is down; nothing was sent")
             finally:
                 os.kill(int(os.environ["SERVER"]), signal.SIGCONT)
