@@ -59,7 +59,7 @@ func TestPython(t *testing.T) {
 	for _, tc := range []struct {
 		line   string
 		status int
-		says   []string // on standard error
+		says   []string
 	}{
 		{request + "act robot-1 move --data " + long + " --deadline-ms 30000 --cancel-after 0.5", 3,
 			[]string{`part 1: {"positions": [0.2]}`, "50 % done", "told to stop", "unknown_outcome: ", "its caller gave it up"}},
@@ -73,17 +73,17 @@ func TestPython(t *testing.T) {
 		{request + "--server nats://127.0.0.1:1 infer detect --data x", 1, []string{"unavailable: no NATS server answers on nats://127.0.0.1:1"}},
 		{request + "--origin a.b infer detect --data x", 2, []string{"origin: found 'a.b'"}},
 		{request + "train learn --data x", 2, []string{"--key"}},
-		{"python3 examples/python/camera.py nothing --hz 20 --seconds 0.2", 1, nil},
+		{"python3 examples/python/camera.py nothing --hz 20 --seconds 0.2", 1, []string{"sent 4, skipped 0, not_found 4"}},
 		{"python3 examples/python/camera.py detect --hz 0", 2, []string{"--hz 0.0"}},
-		{"python3 examples/python/camera.py detect --bytes 9000000 --seconds 0.1", 1, nil},
+		{"python3 examples/python/camera.py detect --bytes 9000000 --seconds 0.1", 1, []string{"sent 1, skipped 0, payload_too_large 1"}},
 	} {
-		_, stderr, status := f.run(tc.line)
+		stdout, stderr, status := f.run(tc.line)
 		bad := status != tc.status
 		for _, text := range tc.says {
-			bad = bad || !strings.Contains(stderr, text)
+			bad = bad || !strings.Contains(stdout+stderr, text)
 		}
 		if bad {
-			t.Errorf("%s: exit status %d, want %d and %q\n%s", tc.line, status, tc.status, tc.says, stderr)
+			t.Errorf("%s: exit status %d, want %d and %q\n%s", tc.line, status, tc.status, tc.says, stdout+stderr)
 		}
 	}
 	// A camera that is quicker than the model: the frames in between are superseded.

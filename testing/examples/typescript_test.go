@@ -65,7 +65,7 @@ func TestTypeScript(t *testing.T) {
 	for _, tc := range []struct {
 		line   string
 		status int
-		says   []string // on standard error
+		says   []string
 	}{
 		{request + "infer caption --data 'an image' --stream", 0, []string{"part 1: a wrench", "part 3:  a table"}},
 		{request + "infer caption --data ''", 1, []string{"bad_request: ", "expected an image"}},
@@ -86,16 +86,16 @@ func TestTypeScript(t *testing.T) {
 		{request + "train learn --data x", 2, []string{"--key is missing"}},
 		{request + "dance", 2, []string{"usage: "}},
 		{request + "--dance", 2, []string{"--dance", "usage: "}},
-		{request + "camera nothing --hz 20 --seconds 0.2", 1, nil},
-		{request + "camera detect --bytes 9000000 --seconds 0.1", 1, nil},
+		{request + "camera nothing --hz 20 --seconds 0.2", 1, []string{"sent 4, skipped 0, not_found 4"}},
+		{request + "camera detect --bytes 9000000 --seconds 0.1", 1, []string{"sent 1, skipped 0, payload_too_large 1"}},
 	} {
-		_, stderr, status := f.run(tc.line)
+		stdout, stderr, status := f.run(tc.line)
 		bad := status != tc.status
 		for _, text := range tc.says {
-			bad = bad || !strings.Contains(stderr, text)
+			bad = bad || !strings.Contains(stdout+stderr, text)
 		}
 		if bad {
-			t.Errorf("%s: exit status %d, want %d and %q\n%s", tc.line, status, tc.status, tc.says, stderr)
+			t.Errorf("%s: exit status %d, want %d and %q\n%s", tc.line, status, tc.status, tc.says, stdout+stderr)
 		}
 	}
 
