@@ -17,8 +17,8 @@ STEPS ?= 60
 # The linter's version is pinned: a new one may find new faults, and that is a change of its own.
 LINT_VERSION := v2.15.0
 LINT := .bin/golangci-lint-$(LINT_VERSION)
-# What npm leaves when it has installed the packages of the lock file.
-NODE_MODULES := testing/node/node_modules/.package-lock.json
+# What npm leaves when it has installed the packages of the lock files.
+NODE_MODULES := testing/node/node_modules/.package-lock.json examples/typescript/node_modules/.package-lock.json
 
 .PHONY: help build demo test race fuzz bench replay chaos soak e2e sim archtest lint check deps dist clean
 
@@ -33,12 +33,12 @@ demo: build ## a fleet of real processes, faults included, under a minute; exits
 
 # The tests with many processes come last and alone: their deadlines are those of robots.
 test: $(NODE_MODULES) ## all tests
-	$(GO) test -timeout 5m $$($(GO) list ./... | grep -v /testing/e2e)
-	$(GO) test -timeout 10m ./testing/e2e
+	$(GO) test -timeout 5m $$($(GO) list ./... | grep -Ev '/testing/(e2e|examples)$$')
+	$(GO) test -p 1 -timeout 10m ./testing/e2e ./testing/examples
 
 race: $(NODE_MODULES) ## all tests with the race detector
-	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v /testing/e2e)
-	$(GO) test -race -timeout 10m ./testing/e2e
+	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -Ev '/testing/(e2e|examples)$$')
+	$(GO) test -race -p 1 -timeout 10m ./testing/e2e ./testing/examples
 
 fuzz: ## every fuzz test for FUZZTIME (10s)
 	.ci/fuzz $(FUZZTIME)
@@ -82,8 +82,8 @@ dist: ## static binaries for linux, amd64 and arm64, in dist/
 clean: ## remove what was built; tools and packages stay
 	rm -rf bin dist
 
-# A fresh clone needs no `make deps` before `make test`; npm ci touches this file.
-$(NODE_MODULES): testing/node/package-lock.json
+# A fresh clone needs no `make deps` before `make test`; npm ci touches these files.
+$(NODE_MODULES): %/node_modules/.package-lock.json: %/package-lock.json
 	@$(MAKE) deps
 
 $(LINT):

@@ -1,6 +1,7 @@
 // Package execio serves tasks with a child process that speaks frames on its standard
 // input and output: a model in Python, C++ or anything else that can read and write
-// bytes. [New] makes the handler; examples/exec-python/echo.py is a child.
+// bytes. [New] makes the handler; examples/exec-python/echo.py is a child, move.py beside
+// it one that can be canceled, and examples/typescript/src/serve.ts one for Node.
 //
 // # Frames
 //
