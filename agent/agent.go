@@ -115,7 +115,8 @@ func New(nc *nats.Conn, cfg Config, handlers ...Handler) *Agent {
 }
 
 // Counts returns how many malformed messages were dropped, by kind, and under
-// "journal" and "result" how many outcomes and results could not be handed over.
+// "journal" and "result" how many outcomes and results could not be handed over, under
+// "handover" how many requests went back to the queue because the machine had become slow.
 func (a *Agent) Counts() map[string]int {
 	all := a.garbage.Counts()
 	if all == nil {

@@ -26,6 +26,7 @@ type execution struct {
 	gaveUp   atomic.Bool            // the caller cancelled it
 	stopped  atomic.Pointer[string] // the robot was stopped; why
 	returned atomic.Bool            // the handler has
+	fate     atomic.Int32           // of one out of the queue, see handover.go
 	job      *jobRun                // nil but for a job
 	renewed  time.Time              // when the lease of a job was last to be extended; the keeper's
 	tried    time.Time              // when its record was last looked at; the keeper's
@@ -172,7 +173,7 @@ func (a *Agent) keep(ctx context.Context) {
 			for _, e := range list {
 				if e.job != nil {
 					a.keepJob(e, now)
-				} else if e.ack != "" {
+				} else if e.ack != "" && e.fate.Load() != fateHanded {
 					_ = a.nc.Publish(e.ack, bus.Progress) // without a connection the server redelivers, and that is right
 				}
 				a.sendProgress(e)

@@ -344,16 +344,18 @@ func TestJobPriorities(t *testing.T) {
 		}
 		// What its pulls for a free slot still bring goes back; a job that ends within that
 		// moment may be followed by what is on its way.
-		natstest.Eventually(t, patience, "no pull to wait", func() bool {
-			waiting := 0
+		natstest.Eventually(t, patience, "no pull to wait, and nothing on its way", func() bool {
+			waiting, taken := 0, 0
 			for _, p := range messages.Priorities() {
 				consumer, err := g.bus.ConsumerOf(g.ctx(), site, messages.Training, "fit", p)
 				if err != nil {
 					t.Fatal(err)
 				}
-				waiting += consumer.CachedInfo().NumWaiting
+				info := consumer.CachedInfo()
+				waiting += info.NumWaiting
+				taken += info.NumAckPending
 			}
-			return waiting == 0
+			return waiting == 0 && taken == 1 // the one that runs
 		})
 		var order []string
 		for range 6 {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"math"
 	"time"
 )
@@ -14,11 +15,19 @@ import (
 // runs on the machine, or does not any more. One that was cut off after such a leap would have
 // taken longer still; cutFactor of it is taken for the usual time, and too much soon shows.
 // What is expected is good for as long as expectGood after the last one.
+//
+// A request that takes overrunBy longer than is expected, and at least overrunLeast, shows that
+// the machine has become slow: how slow, the last time tells. Before there was one it is
+// taken for twice as slow: something else of the same weight runs there.
 const (
 	expectWeight = 0.3
 	leapFactor   = 1.65
 	cutFactor    = 1.3
 	expectGood   = time.Second
+
+	overrunBy    = 0.2
+	overrunLeast = 2 * time.Millisecond // timers and the scheduler are late by as much
+	slowGuess    = 2
 
 	latencyWeight = 0.2
 	rateTime      = 5 * time.Second
@@ -34,6 +43,8 @@ type load struct {
 	expect float64 // ms that the next request takes; follows changes sooner than latency
 	spread float64 // ms by which one differs from that
 	last   time.Time
+	quick  float64 // ms that were expected before the machine became slow; 0: it is not
+	slower float64 // by what factor it was, the last time; 0: it never was
 
 	counted uint64 // served, when the rate was last reckoned
 	at      time.Time
@@ -53,17 +64,58 @@ func (l *load) ended(took time.Duration, cut bool, now time.Time) {
 	l.latency += latencyWeight * (ms - l.latency)
 	if cut {
 		if ms > leapFactor*l.expect {
-			l.leap(cutFactor * ms)
+			l.slows(cutFactor * ms)
 		}
 		return
 	}
 	switch {
-	case l.expect == 0, ms > leapFactor*l.expect, ms < l.expect/leapFactor:
+	case l.expect > 0 && ms > leapFactor*l.expect:
+		l.slows(ms)
+	case l.expect == 0, ms < l.expect/leapFactor:
 		l.leap(ms)
 	default:
 		l.spread += expectWeight * (math.Abs(ms-l.expect) - l.spread)
 		l.expect += expectWeight * (ms - l.expect)
 	}
+	if l.quick == 0 {
+		return
+	}
+	if by := ms / l.quick; by > leapFactor {
+		l.slower = by
+	} else {
+		l.quick = 0
+	}
+}
+
+// slows takes a service time for the usual one of a machine that has become slow.
+func (l *load) slows(ms float64) {
+	if l.quick == 0 {
+		l.quick = l.expect
+	}
+	l.leap(ms)
+}
+
+// overrun is after how much service a request shows that the machine has become slow; 0:
+// nothing is known, or it is slow already.
+func (l *load) overrun() time.Duration {
+	if l.expect == 0 || l.quick > 0 {
+		return 0
+	}
+	least := float64(overrunLeast) / float64(time.Millisecond)
+	return time.Duration((l.expect + max(overrunBy*l.expect, least) + spreads*l.spread) * float64(time.Millisecond))
+}
+
+// ifSlow is what a request takes in all where the machine has become slow.
+func (l *load) ifSlow() time.Duration {
+	return time.Duration(l.slowTime() * float64(time.Millisecond))
+}
+
+func (l *load) slowTime() float64 { return l.expect * cmp.Or(l.slower, slowGuess) }
+
+// overran notes that a request has shown that the machine has become slow.
+func (l *load) overran(now time.Time) {
+	l.last = now
+	l.slows(l.slowTime())
 }
 
 // leap takes a service time for the usual one from now on; by how much others differ from

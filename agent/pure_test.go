@@ -153,6 +153,52 @@ func TestHopeless(t *testing.T) {
 	}
 }
 
+// That a machine has become slow shows at a request that takes longer than it should; how slow,
+// the last time tells.
+func TestOverrun(t *testing.T) {
+	const ms = time.Millisecond
+	now := time.Now()
+	var l load
+	if l.overrun() != 0 {
+		t.Error("in doubt before anything is known")
+	}
+	serve := func(n int, took time.Duration) {
+		for range n {
+			l.ended(took, false, now)
+		}
+	}
+	want := func(what string, overrun, ifSlow time.Duration, expect float64) {
+		t.Helper()
+		if got := l.overrun(); (got-overrun).Abs() > ms/10 || overrun > 0 && (l.ifSlow()-ifSlow).Abs() > ms || math.Abs(l.expect-expect) > 0.1 {
+			t.Errorf("%s: in doubt after %v, takes %v if slow, expects %v ms; want %v, %v, %v", what, got, l.ifSlow(), l.expect, overrun, ifSlow, expect)
+		}
+	}
+	serve(20, 40*ms)
+	want("steady", 48*ms, 80*ms, 40)
+	l.overran(now)
+	want("handed over", 0, 0, 80)
+	serve(1, 100*ms)
+	want("slower than that", 0, 0, 86) // follows as ever
+	serve(30, 40*ms)
+	want("quick again", 48*ms, 100*ms, 40)
+	l.overran(now)
+	want("as slow as the last time", 0, 0, 100)
+	serve(1, 50*ms) // it was not: a hiccup
+	serve(30, 50*ms)
+	want("as quick as this", 60*ms, 125*ms, 50)
+	serve(1, 200*ms) // nobody was in doubt: it had the time
+	want("slow", 0, 0, 200)
+	serve(30, 50*ms)
+	want("and back", 60*ms, 200*ms, 50)
+	l = load{}
+	serve(20, ms)
+	want("too quick for timers", 3*ms, 2*ms, 1)
+	l.ended(5*ms, true, now) // cut off, at five times that or more
+	want("cut off", 0, 0, 6.5)
+	serve(30, ms)
+	want("how slow it was is not known", 3*ms, 2*ms, 1)
+}
+
 // What a request is expected to take follows a leap at once, and small differences slowly;
 // one that was cut off says only that it would have taken longer.
 func TestExpect(t *testing.T) {

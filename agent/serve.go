@@ -76,12 +76,25 @@ func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
 		e.word.subject = r.a.replySubject(req)
 	}
 	if !r.a.flight.add(e) {
+		if r.a.flight.handed(req.ID) {
+			r.giveBack(req.ID, m.Reply)
+		}
 		return nil // it runs here already; its end acknowledges this delivery too
 	}
-	defer r.a.flight.remove(e)
-	r.a.accepts.begun()
+	if r.task.Idempotent && deliveries(m) > 1 {
+		r.a.acceptNow(e) // whoever had it before may have handed it over
+	} else {
+		r.a.accepts.begun()
+	}
+	watch := r.watch(e, left)
 	resp, fault, took := r.execute(e)
+	here := e.endsHere(watch)
 	s.free(took, e.cutOff(fault))
+	if !here && fault != nil {
+		time.AfterFunc(handoverGrace, func() { r.a.flight.remove(e) })
+		return nil
+	}
+	defer r.a.flight.remove(e)
 	r.a.ended(e, fault)
 	if !r.a.answer(req, resp, fault, took, deadlineOf(e), e.parts.end()) {
 		return nil
@@ -223,6 +236,8 @@ func (r *replica) fault(e *execution, err error) *messages.Error {
 		return messages.Errorf(messages.CodeUnknownOutcome, "the action was cut off on %q while it ran, because %s; look before acting again", r.a.id, why)
 	case e.gaveUp.Load():
 		return messages.Errorf(messages.CodeCanceled, "the caller gave up while it ran")
+	case e.fate.Load() == fateHanded:
+		return messages.Errorf(messages.CodeCanceled, "it was handed over to another replica")
 	case r.a.work.Err() == nil:
 		return messages.Errorf(messages.CodeDeadline, "handler %q of agent %q did not finish in the time that was left; allow more time or a faster tier", r.task.HandlerName(), r.a.id)
 	}

@@ -32,7 +32,7 @@ type Task struct {
 	Concurrency int               `msgpack:"cc,omitempty" json:"concurrency,omitempty"`    // requests at once per replica; 0 means 1
 	MaxAttempts int               `msgpack:"ma,omitempty" json:"max_attempts,omitempty"`   // 0 means DefaultMaxAttempts
 	Deadline    float64           `msgpack:"dd,omitempty" json:"deadline_ms,omitempty"`    // ms a caller waits by default; 0: see CallerDeadline
-	Idempotent  bool              `msgpack:"ip,omitempty" json:"idempotent,omitempty"`     // inference: a late request may be sent to a second replica as well
+	Idempotent  bool              `msgpack:"ip,omitempty" json:"idempotent,omitempty"`     // inference: a late request may be sent to a second replica as well, or handed over
 	OnLinkLoss  string            `msgpack:"ll,omitempty" json:"on_link_loss,omitempty"`   // action: LinkStop ("" too), LinkContinue, or the name of a hook of the agent
 	MaxBatch    int               `msgpack:"mb,omitempty" json:"max_batch,omitempty"`      // inference: requests that the handler takes at once; 0 and 1: one by one
 	MaxWait     float64           `msgpack:"mw,omitempty" json:"max_wait_ms,omitempty"`    // ms that the first of a batch waits for others; 0 means DefaultMaxWait

@@ -36,7 +36,9 @@
 //	before it                                 once, with RetryAfter
 //	it is late     –                          where the task is idempotent  –
 //	                                          a second replica is asked
-//	                                          too, 5 % of all at most
+//	                                          too, 5 % of all at most, and
+//	                                          one that has become slow
+//	                                          hands it over
 //	the stream is  Submit tries again, then   straight to an agent, after   unavailable: nothing was
 //	away           says unavailable           0.25 s at the latest          sent
 //	ctx ends       the job goes on            canceled, and its holder is   the same, but

@@ -12,10 +12,14 @@ import (
 //   - BacklogEvery: at most ten times a second, and only while requests come.
 //   - backlogFresh: a reading that is older says nothing; several have failed then.
 //   - serviceFresh: likewise the service time, which only answers tell.
+//   - quickWeight: how soon it is forgotten that a replica is quick, when slower ones answer.
+//     In a full queue those that waited longest are answered by the quickest replicas, so
+//     only what not even they could answer is refused.
 const (
 	BacklogEvery = 100 * time.Millisecond
 	backlogFresh = 500 * time.Millisecond
 	serviceFresh = 10 * time.Second
+	quickWeight  = 0.02
 	stuckAfter   = 2 * BacklogEvery // and stuckTimes the service time
 	stuckTimes   = 3
 )
@@ -37,6 +41,7 @@ type Backlog struct {
 	sent    int       // own requests since the state was asked for that was read last
 	since   int       // own requests since the state was last asked for
 	service float64   // ns, smoothed
+	quick   float64   // ns: what the quickest replica takes, forgotten slowly
 	served  time.Time
 }
 
@@ -98,9 +103,10 @@ func (b *Backlog) Sent() {
 // Served notes how long the handler of a request took.
 func (b *Backlog) Served(now time.Time, took time.Duration) {
 	if b.served.IsZero() || now.Sub(b.served) > serviceFresh {
-		b.service = float64(took)
+		b.service, b.quick = float64(took), float64(took)
 	}
 	b.service += latencyWeight * (float64(took) - b.service)
+	b.quick = min(float64(took), b.quick+quickWeight*(float64(took)-b.quick))
 	b.served = now
 }
 
@@ -114,7 +120,7 @@ func (b *Backlog) Refuse(now time.Time, left time.Duration, slots int) *messages
 	if before <= 0 {
 		return nil
 	}
-	service := time.Duration(b.service)
+	service := time.Duration(b.quick)
 	wait := time.Duration(float64(before)/float64(slots)*b.service) - now.Sub(b.read)
 	if wait <= 0 || wait+service <= left {
 		return nil

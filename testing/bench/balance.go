@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,7 @@ type balanceOptions struct {
 	seed   uint64
 	rounds int
 	last   time.Duration // of a round
+	uneven float64       // by how much requests of mixed80 differ, as a part of their mean
 	test   *testing.T    // for the cases in virtual time; nil: they get a process of their own
 }
 
@@ -54,14 +56,16 @@ func compared(name, metric string, value, baseline float64, unit string) balance
 
 func round3(v float64) float64 { return math.Round(v*1000) / 1000 }
 
-// balanceCases are the cases by name, and whether they run in virtual time.
+// balanceCases are the cases by name, whether they run in virtual time, and how long they
+// last unless told.
 var balanceCases = map[string]struct {
 	run     func(context.Context, balanceOptions) ([]balanceFigure, error)
 	virtual bool
+	last    time.Duration
 }{
-	"mixed80":  {mixed80, true},
-	"one-gpu":  {oneGPU, true},
-	"uplink10": {uplink10, false},
+	"mixed80":  {mixed80, true, time.Minute},
+	"one-gpu":  {oneGPU, true, 8 * time.Second},
+	"uplink10": {uplink10, false, 8 * time.Second},
 }
 
 // balance measures who serves what, and how old it is by then.
@@ -70,8 +74,9 @@ func balance(args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("balance", flag.ContinueOnError)
 	cases := flags.String("case", strings.Join(names, ","), "cases, with commas")
 	seed := flags.Uint64("seed", 1, "of the load")
-	rounds := flags.Int("rounds", 3, "loads of mixed80")
-	seconds := flags.Duration("time", 8*time.Second, "of a round, and of each other case")
+	rounds := flags.Int("rounds", 6, "loads of mixed80")
+	seconds := flags.Duration("time", 0, "of a round (default 1m: agents learn how slow their machines get), and of each other case (default 8s)")
+	uneven := flags.Float64("uneven", 0, "by how much requests of mixed80 differ, 0 to 0.9 of their mean")
 	asJSON := flags.Bool("json", false, "one JSON object a line")
 	virtual := flags.Bool("virtual", false, "the case runs in this process, as a test, which then ends")
 	if err := flags.Parse(args); err != nil {
@@ -85,18 +90,21 @@ func balance(args []string, out io.Writer) error {
 		return fmt.Errorf("balance: %q is no flag; it takes no files", flags.Arg(0))
 	case *rounds < 1 || *rounds > 100:
 		return fmt.Errorf("balance: --rounds is %d; allowed are 1 to 100", *rounds)
-	case *seconds < time.Second || *seconds > time.Hour:
+	case !(*uneven >= 0 && *uneven <= 0.9):
+		return fmt.Errorf("balance: --uneven is %v; allowed are 0 to 0.9", *uneven)
+	case *seconds != 0 && *seconds < time.Second || *seconds > time.Hour:
 		return fmt.Errorf("balance: --time is %v; allowed are 1s to 1h", *seconds)
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer cancel()
 	var list []balanceFigure
-	o := balanceOptions{seed: *seed, rounds: *rounds, last: *seconds}
+	o := balanceOptions{seed: *seed, rounds: *rounds, uneven: *uneven}
 	for _, name := range strings.Split(*cases, ",") {
 		c, ok := balanceCases[name]
 		if !ok {
 			return fmt.Errorf("balance: there is no case %q; there are: %s", name, strings.Join(names, ", "))
 		}
+		o.last = cmp.Or(*seconds, c.last)
 		run := c.run
 		switch {
 		case *virtual:

@@ -16,13 +16,13 @@ import (
 func TestBalanceTwin(t *testing.T) {
 	base := []time.Duration{10 * time.Millisecond, 30 * time.Millisecond}
 	for share, most := range map[float64]float64{0.3: 1, 2: 70} {
-		l := drawBalance(7, base, 20*time.Second, 100*time.Millisecond, share)
+		l := drawBalance(7, base, 20*time.Second, 100*time.Millisecond, share, 0.2)
 		took := l.twin()
 		if len(took) != len(l.arrivals) || len(took) < 100 {
 			t.Fatalf("%d of %d requests", len(took), len(l.arrivals))
 		}
 		for i, d := range took {
-			if d != missed && (d > l.deadline || d < time.Duration(weightLow*float64(base[0]))) {
+			if d != missed && (d > l.deadline || d < time.Duration(0.8*float64(base[0]))) {
 				t.Fatalf("request %d took %v", i, d)
 			}
 		}
@@ -43,7 +43,7 @@ func TestBalanceLearner(t *testing.T) {
 	const ms = time.Millisecond
 	base := []time.Duration{10 * ms, 30 * ms, 30 * ms}
 	for seed := range uint64(4) {
-		l := drawBalance(seed, base, 20*time.Second, 100*ms, 0.8)
+		l := drawBalance(seed, base, 20*time.Second, 100*ms, 0.8, 0.2)
 		knows, learns := misses(l.twin()), misses(l.learner())
 		if took := l.learner(); len(took) != len(l.arrivals) || learns < knows {
 			t.Errorf("seed %d: %v %% missed, who knows all misses %v %%", seed, learns, knows)
@@ -91,7 +91,7 @@ func TestBalanceOneGPU(t *testing.T) {
 // a replica that is far too slow.
 func TestBalanceMixedCountsMisses(t *testing.T) {
 	for factor, want := range map[float64]float64{1: 0, 20: 100} {
-		l := drawBalance(3, []time.Duration{20 * time.Millisecond}, 2*time.Second, mixedDeadline, 0.2)
+		l := drawBalance(3, []time.Duration{20 * time.Millisecond}, 2*time.Second, mixedDeadline, 0.2, 0)
 		l.slow, l.factor = [][]span{{{0, time.Hour}}}, factor
 		var took []time.Duration
 		err := inVirtualTime(t, func(ctx context.Context, connect connector) (err error) {
@@ -112,6 +112,8 @@ func TestBalanceRefuses(t *testing.T) {
 		`there is no case "mixed"`: {"--case", "mixed"},
 		"--rounds is 0":            {"--rounds", "0"},
 		"--time is 1ms":            {"--time", "1ms"},
+		"--uneven is 2":            {"--uneven", "2"},
+		"--uneven is NaN":          {"--uneven", "NaN"},
 		"it takes no files":        {"x"},
 	} {
 		if err := balance(args, io.Discard); err == nil || !strings.Contains(err.Error(), want) {

@@ -57,7 +57,7 @@ func virtually(ctx context.Context, name string, o balanceOptions) ([]balanceFig
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, self, "balance", "--case", name, "--json", "--virtual",
-		"--seed", fmt.Sprint(o.seed), "--rounds", fmt.Sprint(o.rounds), "--time", o.last.String())
+		"--seed", fmt.Sprint(o.seed), "--rounds", fmt.Sprint(o.rounds), "--time", o.last.String(), "--uneven", fmt.Sprint(o.uneven))
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s", err, out)
@@ -113,7 +113,7 @@ type balanceReplica struct {
 
 // newBalanceFleet starts an agent for every replica, and returns when each of them is
 // ready.
-func newBalanceFleet(ctx context.Context, connect connector, replicas []balanceReplica) (f *balanceFleet, err error) {
+func newBalanceFleet(ctx context.Context, connect connector, idempotent bool, replicas []balanceReplica) (f *balanceFleet, err error) {
 	f = &balanceFleet{connect: connect}
 	defer func() {
 		if err != nil {
@@ -131,7 +131,7 @@ func newBalanceFleet(ctx context.Context, connect connector, replicas []balanceR
 	if f.b, err = bus.New(nc, "balance", 1); err != nil {
 		return f, err
 	}
-	task := messages.Task{Name: balanceTask, Class: messages.Inference, Replicas: len(replicas)}
+	task := messages.Task{Name: balanceTask, Class: messages.Inference, Replicas: len(replicas), Idempotent: idempotent}
 	route := messages.TaskRoute{Task: task}
 	for i, r := range replicas {
 		id := messages.ReplicaID(balanceTask, fmt.Sprint(i))

@@ -120,7 +120,7 @@ func oneGPU(_ context.Context, o balanceOptions) ([]balanceFigure, error) {
 }
 
 func runGPU(ctx context.Context, connect connector, watchers []*watcher, last time.Duration) (err error) {
-	f, err := newBalanceFleet(ctx, connect, []balanceReplica{{agent: "gpu", tier: messages.Edge, serve: func(ctx context.Context, _ *agent.Request) ([]byte, error) {
+	f, err := newBalanceFleet(ctx, connect, false, []balanceReplica{{agent: "gpu", tier: messages.Edge, serve: func(ctx context.Context, _ *agent.Request) ([]byte, error) {
 		return nil, rest(ctx, gpuTime)
 	}}})
 	if err != nil {
@@ -178,7 +178,7 @@ func runUplink(ctx context.Context, url string, w *watcher, last time.Duration) 
 	var begun time.Time
 	var mu sync.Mutex
 	straight := func(name string) (*nats.Conn, error) { return bus.Connect(url, name) }
-	f, err := newBalanceFleet(ctx, straight, []balanceReplica{{agent: "edge", tier: messages.Edge, serve: func(ctx context.Context, r *agent.Request) ([]byte, error) {
+	f, err := newBalanceFleet(ctx, straight, false, []balanceReplica{{agent: "edge", tier: messages.Edge, serve: func(ctx context.Context, r *agent.Request) ([]byte, error) {
 		mu.Lock()
 		served = append(served, time.Since(begun)-time.Duration(binary.BigEndian.Uint64(r.Body)))
 		mu.Unlock()

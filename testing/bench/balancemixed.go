@@ -43,7 +43,7 @@ func runMixed(ctx context.Context, connect connector, l *balanceLoad, kinds []me
 				return r.Body, rest(ctx, l.takes(i, int(binary.BigEndian.Uint64(r.Body)), time.Since(begun)))
 			}})
 	}
-	f, err := newBalanceFleet(ctx, connect, replicas)
+	f, err := newBalanceFleet(ctx, connect, true, replicas)
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func mixed80(_ context.Context, o balanceOptions) ([]balanceFigure, error) {
 	}
 	var ours, twins, learners []time.Duration
 	for i := range o.rounds {
-		l := drawBalance(o.seed+uint64(i), base, o.last, mixedDeadline, mixedShare)
+		l := drawBalance(o.seed+uint64(i), base, o.last, mixedDeadline, mixedShare, o.uneven)
 		var took []time.Duration
 		err := inVirtualTime(o.test, func(ctx context.Context, connect connector) (err error) {
 			took, err = runMixed(ctx, connect, l, kinds, ranks)

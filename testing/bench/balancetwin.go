@@ -24,18 +24,17 @@ type balanceLoad struct {
 type span struct{ from, to time.Duration }
 
 // The shape of the load. A replica is slow for about two seconds out of ten: long enough
-// to be noticed, as when something else runs on the machine. Requests differ by a fifth.
+// to be noticed, as when something else runs on the machine.
 const (
 	slowFactor = 2.5
 	slowMean   = 2 * time.Second
 	fastMean   = 8 * time.Second
-	weightLow  = 0.8
-	weightHigh = 1.2
 )
 
 // drawBalance draws a load that lasts for a while, at a share of what the
-// replicas can do while none of them is slow.
-func drawBalance(seed uint64, base []time.Duration, last, deadline time.Duration, share float64) *balanceLoad {
+// replicas can do while none of them is slow. Requests differ by up to uneven in how heavy
+// they are, as a part of the mean; which is known to a twin, and to nobody else.
+func drawBalance(seed uint64, base []time.Duration, last, deadline time.Duration, share, uneven float64) *balanceLoad {
 	rng := rand.New(rand.NewPCG(seed, 0xba1a4ce))
 	l := &balanceLoad{base: base, deadline: deadline, factor: slowFactor}
 	exp := func(mean time.Duration) time.Duration { return time.Duration(rng.ExpFloat64() * float64(mean)) }
@@ -53,7 +52,7 @@ func drawBalance(seed uint64, base []time.Duration, last, deadline time.Duration
 	mean := time.Duration(1 / (rate * share))
 	for at := exp(mean); at < last; at += exp(mean) {
 		l.arrivals = append(l.arrivals, at)
-		l.weights = append(l.weights, weightLow+(weightHigh-weightLow)*rng.Float64())
+		l.weights = append(l.weights, 1+uneven*(2*rng.Float64()-1))
 	}
 	return l
 }
@@ -122,9 +121,9 @@ func (l *balanceLoad) twin() []time.Duration {
 
 // learner plays the load with late binding and no messages as twin does, but knows of a
 // replica only what it could have learned from the requests that it has served, as agents do:
-// neither that it has just become slow, nor how heavy a request is. What lies between twin and
-// learner is the price of not knowing; what lies between learner and a fleet, that of
-// messages.
+// neither that it has just become slow, nor how heavy a request is; and nothing is handed
+// over. What lies between twin and learner is the price of not knowing; a fleet pays for
+// messages as well, and hands over.
 func (l *balanceLoad) learner() []time.Duration {
 	took := make([]time.Duration, len(l.arrivals))
 	replicas := make([]learned, len(l.base))

@@ -1,7 +1,7 @@
 // Command bench runs the benchmarks of fleetbus: `go run ./testing/bench NAME [flags]`,
 // a table for people, or with --json one object a line for programs.
 //
-//	balance [--case mixed80,one-gpu,uplink10] [--seed 1] [--rounds 3] [--time 8s] [--json]
+//	balance [--case mixed80,one-gpu,uplink10] [--seed 1] [--rounds 6] [--time …] [--uneven 0] [--json]
 //	                                                   who serves what: misses against a twin that knows everything, and against one that
 //	                                                   learns as agents do (miss_pct_learning); eight robots on one
 //	                                                   GPU (both in virtual time: no machine is too busy for them), and a camera on a
