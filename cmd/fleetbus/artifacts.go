@@ -209,8 +209,11 @@ func artifactUsers(ctx context.Context, b *bus.Bus) (map[string][]string, error)
 	}
 	users := make(map[string][]string)
 	for _, t := range desired.Tasks {
-		if t.Run != nil && t.Run.Artifact != "" {
-			users[t.Run.Artifact] = append(users[t.Run.Artifact], t.Name)
+		if t.Run == nil {
+			continue
+		}
+		for _, digest := range t.Run.Artifacts() {
+			users[digest] = append(users[digest], t.Name)
 		}
 	}
 	return users, nil

@@ -92,8 +92,11 @@ func New(nc *nats.Conn, o Options) (*Deployer, error) {
 func (d *Deployer) Placed(tasks []messages.Task) {
 	digests := make(map[string]bool)
 	for _, t := range tasks {
-		if t.Run != nil && t.Run.Artifact != "" {
-			digests[t.Run.Artifact] = true
+		if t.Run == nil {
+			continue
+		}
+		for _, digest := range t.Run.Artifacts() {
+			digests[digest] = true
 		}
 	}
 	d.cache.want(digests)

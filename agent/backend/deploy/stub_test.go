@@ -81,6 +81,7 @@ func stub(mode string) int {
 		return serveHTTP(&oip.Server{})
 	case "openpi":
 		return serveHTTP(&policy.Server{Metadata: policy.Metadata(), Infer: func(_ context.Context, observation []byte) ([]byte, error) {
+			fmt.Println("observed", policy.IDOf(observation))
 			return policy.Answer(policy.IDOf(observation)), nil
 		}})
 	case "exec":
