@@ -165,11 +165,19 @@ func Push(ctx context.Context, b *bus.Bus, name, by string, r io.Reader, sent fu
 		return a, false, err
 	}
 	a = Artifact{Digest: digest, Name: name, By: by, Size: size, object: u.Object}
-	err = u.Finish(ctx, bus.Described{Name: digest, Description: "fleetbus: artifact " + name, Size: size, Digest: sum, New: true, Metadata: map[string]string{metaName: name, metaBy: by}})
+	is := bus.Described{Name: digest, Description: "fleetbus: artifact " + name, Size: size, Digest: sum, New: true, Metadata: map[string]string{metaName: name, metaBy: by}}
+	err = u.Finish(ctx, is)
 	if messages.CodeOf(err) == messages.CodeConflict {
-		drop() // it was read once, or somebody else was quicker: it is the same
-		a, err = Find(ctx, b, digest)
-		return a, true, err
+		found, ferr := Find(ctx, b, digest)
+		if ferr == nil {
+			drop() // it was read once, or somebody else was quicker: it is the same
+			return found, true, nil
+		}
+		if err = ferr; messages.CodeOf(ferr) == messages.CodeNotFound {
+			// What is there is the mark that other clients leave of an object they delete.
+			is.New = false
+			err = u.Finish(ctx, is)
+		}
 	}
 	if err != nil {
 		drop()

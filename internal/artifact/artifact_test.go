@@ -89,6 +89,13 @@ func TestPushAndRemove(t *testing.T) {
 		t.Errorf("%q, %v", got.String(), err)
 	}
 
+	// And delete it: that leaves a mark, over which it can be pushed again.
+	must(t, store.Delete(within(t), theirs.Digest))
+	theirs, there, err = Push(within(t), b, "", "", strings.NewReader("x"), nil)
+	if err != nil || there {
+		t.Fatalf("over what another client has deleted: %+v, %v, %v", theirs, there, err)
+	}
+
 	list, err := List(within(t), b)
 	must(t, err)
 	if len(list) != 2 || list[0].Digest != theirs.Digest || list[1].Name != "policy" || list[1].By != "me" || list[1].Pushed.IsZero() {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -264,6 +265,59 @@ func TestCache(t *testing.T) {
 	}
 }
 
+// Files of which nothing is known any more take room, too: they go first, and one that is
+// wanted is read, not fetched. What is listed and not there takes none.
+func TestCacheFindsWhatIsThere(t *testing.T) {
+	r := newRig(t)
+	const size = 1 << 20
+	var digests []string
+	for i := range 4 {
+		digests = append(digests, r.push(body(uint64(i), size)))
+	}
+	dir := t.TempDir()
+	limit := func(o *Options) { o.Cache = 3*size + size/2 }
+	d, _ := r.deployer(dir, limit)
+	get := func(d *Deployer, i int) {
+		t.Helper()
+		_, release, err := d.cache.get(within(t), digests[i], func(string) {}, func(float64) {})
+		must(t, err)
+		release()
+	}
+	for i := range 3 {
+		get(d, i)
+	}
+	d.Close()
+	must(t, os.Remove(filepath.Join(dir, ours, listFile)))
+	must(t, os.WriteFile(filepath.Join(dir, "notes.txt"), []byte("somebody's"), 0o600))
+
+	second, nc := r.deployer(dir, limit)
+	get(second, 1)
+	if in := nc.Stats().InBytes; in > size/2 {
+		t.Errorf("%d bytes came for what was there", in)
+	}
+	get(second, 3)
+	left := []bool{}
+	for _, digest := range digests {
+		_, err := os.Stat(filepath.Join(dir, digest))
+		left = append(left, err == nil)
+	}
+	if n := len(slices.DeleteFunc(slices.Clone(left), func(there bool) bool { return !there })); n != 3 || !left[1] || !left[3] {
+		t.Errorf("on the disk are %v of 4, and 3 fit", left)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "notes.txt")); err != nil {
+		t.Error(err)
+	}
+	for _, i := range []int{1, 3} { // removed by hand: it takes no room
+		must(t, os.Remove(filepath.Join(dir, digests[i])))
+	}
+	get(second, 0)
+	get(second, 2)
+	get(second, 3)
+	if list, err := second.cache.look(); err != nil || len(list) != 3 {
+		t.Errorf("on the disk are %v, %v", list, err)
+	}
+}
+
 func TestEvict(t *testing.T) {
 	at := func(n int) time.Time { return time.Unix(int64(n), 0) }
 	held := []entry{{"c", 10, "", at(3)}, {"a", 10, "", at(1)}, {"b", 10, "", at(2)}, {"d", 10, "", at(1)}}
@@ -280,7 +334,8 @@ func TestEvict(t *testing.T) {
 		{name: "the older first", size: 25, most: 40, want: "a d b", ok: true},
 		{name: "what is needed stays", needed: "ad", size: 10, most: 40, want: "b", ok: true},
 		{name: "all are needed", needed: "abcd", size: 10, most: 40},
-		{name: "too large", size: 50, most: 40, want: "a d b c"},
+		{name: "too large", size: 50, most: 40},
+		{name: "larger than any disk", size: math.MaxInt64, most: 40},
 		{name: "the disk is full", size: 10, most: 100, lacking: 15, known: true, want: "a d", ok: true},
 		{name: "it is not known how full", size: 10, most: 100, lacking: 15, ok: true},
 		{name: "the disk stays full", size: 10, most: 100, lacking: 1000, known: true, want: "a d b c", ok: true},
