@@ -151,6 +151,9 @@ func (in *installer) readConfig(cmd *cobra.Command, a *app) error {
 			return usagef("--%s: it would stand in the unit, which everybody can read; use --creds FILE or --nkey FILE", name)
 		}
 	}
+	if f := cmd.Flags().Lookup("server"); f != nil && f.Changed && strings.Contains(f.Value.String(), "@") {
+		return usagef("--server: found one with credentials in it (…@…), which would stand in the unit, and everybody can read that; use --creds FILE or --nkey FILE")
+	}
 	for _, name := range []string{"server", "context", "creds", "nkey", "tlscert", "tlskey", "tlsca", "fleet", "site", "log-level", "log-format"} {
 		f := cmd.Flags().Lookup(name)
 		if f == nil || !f.Changed {

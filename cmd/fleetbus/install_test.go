@@ -70,7 +70,7 @@ func TestInstallAndUninstall(t *testing.T) {
 	unit := content(t, m.unitPath())
 	for _, want := range []string{
 		"ExecStart=/usr/local/bin/fleetbus agent --config /etc/fleetbus/agent.yaml --server nats://edge:4222\n", "User=fleetbus\n", "Restart=always\n",
-		"TimeoutStopSec=70\n", "KillMode=mixed\n", "SupplementaryGroups=video\n", "WantedBy=multi-user.target\n",
+		"TimeoutStopSec=70\n", "KillMode=mixed\n", "OOMPolicy=continue\n", "SupplementaryGroups=video\n", "WantedBy=multi-user.target\n",
 	} {
 		if !strings.Contains(unit, want) {
 			t.Errorf("the unit has no %q:\n%s", want, unit)
