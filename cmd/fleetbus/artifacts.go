@@ -77,7 +77,11 @@ run.artifact of a task names. What is there already is not sent again.`,
 				return usagef("--name: found %d bytes, allowed are %d, in one line", len(name), maxArtifactName)
 			}
 			return a.withStore(cmd, func(ctx context.Context, b *bus.Bus) error {
-				bar := newPushBar(cmd, a.json, name, size)
+				called := name
+				if called == "" {
+					called = "standard input"
+				}
+				bar := newPushBar(cmd, a.json, called, size)
 				pushed, there, err := artifact.Push(ctx, b, name, operator(), body, bar.sent)
 				bar.end(err)
 				if err != nil {
@@ -90,7 +94,7 @@ run.artifact of a task names. What is there already is not sent again.`,
 				if there {
 					notef(cmd, "it is there already, as %q, %s\n", pushed.Name, messages.Bytes(pushed.Size))
 				} else {
-					notef(cmd, "%s, %s; name it in a task with run.artifact\n", pushed.Name, messages.Bytes(pushed.Size))
+					notef(cmd, "%s, %s; name it in a task with run.artifact\n", called, messages.Bytes(pushed.Size))
 				}
 				return nil
 			})
@@ -107,7 +111,8 @@ const maxArtifactName = 128
 type pushBar struct {
 	bars  *bars
 	line  watched
-	size  int64
+	size  int64 // 0: not known
+	now   int64 // bytes that are sent
 	begun time.Time
 	drawn time.Time
 }
@@ -120,6 +125,7 @@ func newPushBar(cmd *cobra.Command, json bool, name string, size int64) *pushBar
 const barEvery = 100 * time.Millisecond
 
 func (p *pushBar) sent(n int64) {
+	p.now = n
 	if p.bars.json || time.Since(p.drawn) < barEvery {
 		return
 	}
@@ -148,7 +154,8 @@ func (p *pushBar) end(err error) {
 		p.bars.draw([]watched{p.line}, 0)
 		return
 	}
-	p.draw(p.size)
+	p.size = p.now // of what came from a pipe it is known now
+	p.draw(p.now)
 }
 
 func artifactsListCmd(a *app) *cobra.Command {

@@ -62,6 +62,9 @@ func stub(mode string) int {
 			return 1
 		}
 	}
+	if kind, ok := strings.CutPrefix(mode, "suite "); ok {
+		return suite(kind)
+	}
 	switch mode {
 	case "crash":
 		fmt.Println("loading")
