@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -314,6 +313,8 @@ func TestHangs(t *testing.T) {
 				t.Run.Env["STUB_CHILD"], t.Run.HangTimeout, t.Run.StopTimeout = file, 200, 100
 			})))
 			must(t, err)
+			end := sync.OnceValue(s.Close)
+			defer func() { _ = end() }() // where the test fails before it looks
 			body := string(policy.Observation(8, 7))
 			if mode == "oip" {
 				body = string(oip.JSON("1", 1))
@@ -322,7 +323,7 @@ func TestHangs(t *testing.T) {
 				t.Fatal(err)
 			}
 			processes := pids(t, file)
-			must(t, syscall.Kill(processes[0], syscall.SIGSTOP))
+			freeze(t, processes[0])
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
 			if _, err := s.Serve(ctx, &backend.Request{Body: []byte(body)}); !errors.Is(err, context.DeadlineExceeded) {
@@ -337,7 +338,7 @@ func TestHangs(t *testing.T) {
 			if err := dying.Err(); !strings.Contains(err.Error(), "it hangs: ") {
 				t.Error(err)
 			}
-			if err := s.Close(); err == nil || !strings.Contains(err.Error(), "ignored SIGTERM for 100ms and was killed") {
+			if err := end(); err == nil || !strings.Contains(err.Error(), "ignored SIGTERM for 100ms and was killed") {
 				t.Error(err)
 			}
 			gone(t, processes)

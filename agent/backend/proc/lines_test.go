@@ -71,3 +71,37 @@ func TestLinesToTheEnd(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// Who says too much fills no disk; how it ended is said all the same.
+func TestLinesThatAreTooMany(t *testing.T) {
+	var size, n int
+	var last, left string
+	line := strings.Repeat("x", 99)
+	Lines(strings.NewReader(strings.Repeat(line+"\n", 100_000)+"out of memory\n"), func(s string) {
+		n, size, last = n+1, size+len(s), s
+		if strings.HasPrefix(s, "[fleetbus] ") {
+			left = s
+		}
+	})
+	// 10 MB take much less than a second, unless the machine does something else.
+	if size > 10*mostSaid || n < mostSaid/len(line) {
+		t.Errorf("%d lines were passed on, %d bytes", n, size)
+	}
+	if last != "out of memory" || !strings.Contains(left, "lines are left out here: the process says more than 256 kB a second") {
+		t.Errorf("the last line is %q, left out: %q", last, left)
+	}
+
+	// The next second has room again, and says what is missing.
+	now := time.Now()
+	var got []string
+	l := lines{each: func(s string) { got = append(got, s) }, now: func() time.Time { return now }}
+	for range mostSaid/100 + 10 {
+		l.take([]byte(strings.Repeat("y", 100) + "\n"))
+	}
+	before := len(got)
+	now = now.Add(time.Second)
+	l.take([]byte("calm\n"))
+	if before != mostSaid/100 || strings.Join(got[before:], "|") != "[fleetbus] 10 lines are left out here: the process says more than 256 kB a second|calm" {
+		t.Errorf("%d, then %q", before, got[before:])
+	}
+}
