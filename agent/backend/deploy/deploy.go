@@ -2,8 +2,10 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -132,6 +134,30 @@ func (d *Deployer) port(ctx context.Context, url string) (string, error) {
 		}
 	}
 	return "", messages.Errorf(messages.CodeBackendFailed, "find a free port: all that the system offers were given to other replicas")
+}
+
+// free refuses a port of the task's own that somebody listens on: asked there, he would be
+// taken for what is started here. A process of an agent that was killed is gone in seconds.
+func free(ctx context.Context, at string) error {
+	u, err := url.Parse(at)
+	if err != nil {
+		return messages.Errorf(messages.CodeBadRequest, "run.url: %v", err)
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", u.Host)
+	if err != nil {
+		return messages.Errorf(messages.CodeBackendFailed, "%s, where its server is to listen, is taken (%v): by another process, or by the replica that this one is to replace; with %s in url and command each has a port of its own", u.Host, plain(err), messages.RunPort)
+	}
+	_ = l.Close() // it was never used
+	return nil
+}
+
+// plain is the reason alone: the address stands beside it.
+func plain(err error) error {
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		return call.Err
+	}
+	return err
 }
 
 func (d *Deployer) returnPort(port string) {

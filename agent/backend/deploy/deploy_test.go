@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -190,6 +191,32 @@ func TestServes(t *testing.T) {
 				t.Errorf("left in the working directory: %v, %v", list, err)
 			}
 		})
+	}
+}
+
+// A port of the task's own, which must be free; it is free again when the replica is closed.
+func TestOwnPort(t *testing.T) {
+	r := newRig(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	host, port, err := net.SplitHostPort(l.Addr().String())
+	must(t, err)
+	must(t, l.Close())
+	d, _ := r.deployer(t.TempDir(), nil)
+	own := task("http", "", func(t *messages.Task) {
+		t.Run.URL, t.Run.ReadyURL, t.Run.Env["STUB_PORT"] = "http://"+host+":"+port+"/", "", port
+	})
+	for range 2 {
+		var n notes
+		s, err := d.Open(within(t), n.open(own))
+		must(t, err)
+		if got, err := ask(t, s, "x"); err != nil || !strings.HasSuffix(got, "|x") {
+			t.Errorf("%q, %v", got, err)
+		}
+		if _, err := d.Open(within(t), n.open(own)); err == nil || !strings.Contains(err.Error(), "is taken") {
+			t.Errorf("a second one beside it: %v", err)
+		}
+		must(t, s.Close())
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"math"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,6 +48,9 @@ func TestFaults(t *testing.T) {
 
 	plain := filepath.Join(t.TempDir(), "plain")
 	must(t, os.WriteFile(plain, nil, 0o600))
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer taken.Close()
 	quick := func(t *messages.Task) { t.Run.ReadyTimeout = 200 }
 	for _, tt := range []struct {
 		name string
@@ -76,6 +80,9 @@ func TestFaults(t *testing.T) {
 		{name: "never, frames", task: task("exec", "", func(t *messages.Task) { quick(t); t.Run.Env[stubEnv] = "never" }), code: messages.CodeBackendFailed, want: "sent no ready frame within 200ms"},
 		{name: "crash", task: task("crash", "", nil), code: messages.CodeBackendFailed, want: "ended before it was ready: exit status 3; its last line: no GPU found"},
 		{name: "crash, policy", task: task("openpi", "", func(t *messages.Task) { t.Run.Env[stubEnv] = "crash" }), code: messages.CodeBackendFailed, want: "ended before it was ready: exit status 3"},
+		{name: "port taken", task: task("http", "", func(t *messages.Task) { t.Run.URL = "http://" + taken.Addr().String() + "/predict" }), code: messages.CodeBackendFailed,
+			want: taken.Addr().String() + ", where its server is to listen, is taken (address already in use): by another process, or by the replica that this one is to replace; with {port} in url and command"},
+		{name: "port taken, policy", task: task("openpi", "", func(t *messages.Task) { t.Run.URL = "ws://" + taken.Addr().String() }), code: messages.CodeBackendFailed, want: "is taken"},
 		{name: "nothing to run", task: messages.Task{Name: "grasp", Class: messages.Inference}, code: messages.CodeBadRequest, want: "brings nothing"},
 		{name: "another machine", task: task("http", "", func(t *messages.Task) { t.Run.URL = "http://10.0.0.1:80/" }), code: messages.CodeBadRequest, want: "expected one on loopback"},
 	} {

@@ -72,6 +72,11 @@ func (d *Deployer) Open(ctx context.Context, open backend.Open) (_ backend.Serve
 // prepare makes all that the command needs.
 func (l *launch) prepare(ctx context.Context) error {
 	path, port := "", ""
+	if l.run.Kind() != messages.ServeExec && !strings.Contains(l.run.URL, messages.RunPort) {
+		if err := free(ctx, l.run.URL); err != nil {
+			return err
+		}
+	}
 	if l.run.Warmup != "" {
 		// It is small: what is told of is how much of the model is there.
 		file, err := l.fetch(ctx, l.run.Warmup, func(float64) {})

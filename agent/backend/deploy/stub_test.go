@@ -107,7 +107,11 @@ func content() string {
 }
 
 func serveHTTP(h http.Handler) int {
-	l, err := net.Listen("tcp", "127.0.0.1:"+os.Getenv("FLEETBUS_PORT"))
+	port := os.Getenv("FLEETBUS_PORT")
+	if port == "" {
+		port = os.Getenv("STUB_PORT")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:"+port)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
