@@ -138,7 +138,11 @@ func (in *installer) readConfig(cmd *cobra.Command, a *app) error {
 	if err := loadFlags(in.config, flags); err != nil {
 		return fileError(cmd, err)
 	}
-	if _, err := g.environment(a.site); err != nil {
+	env, err := g.environment(a.site)
+	if err != nil {
+		return err
+	}
+	if err := g.together(env); err != nil {
 		return err
 	}
 	if _, err := g.handlers(a.mustLog(cmd, 0)); err != nil {
