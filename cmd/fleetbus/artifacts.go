@@ -202,7 +202,11 @@ func artifactsListCmd(a *app) *cobra.Command {
 						notef(cmd, "missing: %s, which %s names\n", digest, strings.Join(tasks, ", "))
 					}
 				}
-				return nil
+				dead, bytes, err := artifact.Unfinished(ctx, b, artifact.UnfinishedAfter)
+				if len(dead) > 0 {
+					notef(cmd, "unfinished: %d pushes that died hold up to %s; `fleetbus artifacts rm --unfinished` removes that\n", len(dead), messages.Bytes(bytes))
+				}
+				return err
 			})
 		},
 	}
@@ -227,14 +231,25 @@ func artifactUsers(ctx context.Context, b *bus.Bus) (map[string][]string, error)
 }
 
 func artifactsRmCmd(a *app) *cobra.Command {
-	var force bool
+	var force, unfinished bool
 	cmd := &cobra.Command{
-		Use:   "rm DIGEST|NAME",
+		Use:   "rm DIGEST|NAME | --unfinished",
 		Short: "Remove an artifact that no task names; the first digits of its SHA-256 will do",
 		Long: `Remove an artifact from the store. One that a task names is kept, unless --force is given:
-agents that have it go on, others could not run the task any more.`,
-		Args: exactArgs("DIGEST"),
+agents that have it go on, others could not run the task any more.
+
+--unfinished removes what pushes have left in the store that were killed in the midst, and have
+stored nothing for an hour.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if unfinished {
+				return noArgs(cmd, args)
+			}
+			return exactArgs("DIGEST")(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if unfinished {
+				return a.removeUnfinished(cmd)
+			}
 			return a.withStore(cmd, func(ctx context.Context, b *bus.Bus) error {
 				ctx, cancel := a.within(ctx)
 				defer cancel()
@@ -265,5 +280,25 @@ agents that have it go on, others could not run the task any more.`,
 		},
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "remove it although a task names it")
+	cmd.Flags().BoolVar(&unfinished, "unfinished", false, "remove what pushes have left that died")
 	return cmd
+}
+
+func (a *app) removeUnfinished(cmd *cobra.Command) error {
+	return a.withStore(cmd, func(ctx context.Context, b *bus.Bus) error {
+		ctx, cancel := a.within(ctx)
+		defer cancel()
+		if _, err := b.Objects(ctx, bus.Artifacts); err != nil { // makes it where it is missing
+			return err
+		}
+		n, bytes, err := artifact.RemoveUnfinished(ctx, b, artifact.UnfinishedAfter)
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return a.printJSON(cmd, map[string]any{"pushes": n, "bytes": bytes})
+		}
+		printf(cmd, "%d unfinished pushes removed, up to %s\n", n, messages.Bytes(bytes))
+		return nil
+	})
 }

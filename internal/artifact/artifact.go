@@ -202,6 +202,36 @@ func Remove(ctx context.Context, b *bus.Bus, a Artifact) error {
 	return b.RemoveObject(ctx, bus.Artifacts, jetstream.ObjectInfo{ObjectMeta: jetstream.ObjectMeta{Name: a.Digest}, NUID: a.object})
 }
 
+// UnfinishedAfter is when a push that stores nothing any more counts as dead: what it reads,
+// a pipe for example, may pause.
+const UnfinishedAfter = time.Hour
+
+// Unfinished returns what pushes have left whose processes died in the midst; idle is for how
+// long they must have stored nothing.
+func Unfinished(ctx context.Context, b *bus.Bus, idle time.Duration) (list []bus.Leftover, bytes int64, err error) {
+	all, err := b.Leftovers(ctx, bus.Artifacts)
+	for _, l := range all {
+		if l.Idle >= idle {
+			list, bytes = append(list, l), bytes+l.Bytes
+		}
+	}
+	return list, bytes, err
+}
+
+// RemoveUnfinished removes them, and returns how many bytes that were, at most.
+func RemoveUnfinished(ctx context.Context, b *bus.Bus, idle time.Duration) (n int, bytes int64, err error) {
+	list, bytes, err := Unfinished(ctx, b, idle)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, l := range list {
+		if err := b.DropLeftover(ctx, bus.Artifacts, l.Object); err != nil {
+			return 0, 0, err
+		}
+	}
+	return len(list), bytes, nil
+}
+
 // Get writes an artifact to w, verified: an error says that what w got is not it.
 func Get(ctx context.Context, b *bus.Bus, digest string, w io.Writer) (Artifact, error) {
 	a, err := Find(ctx, b, digest)

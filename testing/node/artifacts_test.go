@@ -46,6 +46,14 @@ func TestTemplatesAreEnoughForArtifacts(t *testing.T) {
 	if _, err := coordinator.ReadDesired(within(t), writer); err != nil {
 		t.Error(err)
 	}
+	killed, err := writer.NewUpload(bus.Artifacts)
+	must(t, err)
+	for range 20 { // more than are on their way at once
+		must(t, killed.Write(within(t), []byte("x")))
+	}
+	if n, _, err := artifact.RemoveUnfinished(within(t), writer, 0); n != 1 || err != nil {
+		t.Errorf("of a push that was killed: %d, %v", n, err)
+	}
 
 	nc := connect(t, s, "agent", robot, nil)
 	d, err := deploy.New(nc, deploy.Options{Fleet: fleet, Site: site, Agent: robot, Dir: t.TempDir(), Replicas: 1, Logger: silent})
