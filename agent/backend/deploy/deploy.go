@@ -66,6 +66,9 @@ type Deployer struct {
 	cache *cache
 	local []string // the agent's environment, as far as it is passed on
 
+	swept    sync.Once
+	sweeping sync.WaitGroup
+
 	mu    sync.Mutex
 	ports map[string]bool // given to replicas that are open
 }
@@ -90,8 +93,10 @@ func New(nc *nats.Conn, o Options) (*Deployer, error) {
 	return d, nil
 }
 
-// Placed is told which tasks the agent is to run: what they need stays on the disk.
+// Placed is told which tasks the agent is to run: what they need stays on the disk. With its
+// first call goes what an agent has left there that was killed.
 func (d *Deployer) Placed(tasks []messages.Task) {
+	d.swept.Do(d.sweep)
 	digests := make(map[string]bool)
 	for _, t := range tasks {
 		if t.Run == nil {
@@ -105,7 +110,10 @@ func (d *Deployer) Placed(tasks []messages.Task) {
 }
 
 // Close leaves the directory to others. All servers must be closed.
-func (d *Deployer) Close() { d.cache.close() }
+func (d *Deployer) Close() {
+	d.sweeping.Wait()
+	d.cache.close()
+}
 
 // port finds a port of loopback that is free, and that no replica here was given. Somebody
 // else may take it before the command does: the command then fails, and the next try has

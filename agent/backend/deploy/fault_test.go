@@ -424,3 +424,48 @@ func TestAgentKilled(t *testing.T) {
 	_ = second.Wait()
 	gone(t, again)
 }
+
+// What an agent has left that was killed is removed when the next one begins, also what may
+// not be written to; and not while another process has the directory.
+func TestSweep(t *testing.T) {
+	r := newRig(t)
+	dir := t.TempDir()
+	left := filepath.Join(dir, workDir, "gone.0", "unpacked")
+	must(t, os.MkdirAll(left, 0o700))
+	must(t, os.WriteFile(filepath.Join(left, "weights"), body(1, 1000), 0o400))
+	must(t, os.Chmod(left, 0o500))
+	must(t, os.MkdirAll(filepath.Join(dir, oldPrefix+"1", workDir), 0o700)) // one that was not swept to its end
+	there := func(path string) bool { _, err := os.Stat(path); return err == nil }
+
+	held, err := bodyfile.Open(t.Context(), filepath.Join(dir, ours), func() {})
+	must(t, err)
+	first, _ := r.deployer(dir, nil)
+	first.Placed(nil)
+	first.Close()
+	if !there(left) {
+		t.Error("it was removed while another process had it")
+	}
+	held.Close()
+
+	d, _ := r.deployer(dir, nil)
+	var n notes
+	here := task("http", r.push([]byte("model-1")), nil)
+	d.Placed([]messages.Task{here})
+	s, err := d.Open(within(t), n.open(here))
+	must(t, err)
+	d.Placed(nil) // what runs stays, whatever is placed
+	if got, err := ask(t, s, "x"); err != nil || got != "model-1|x" || !there(filepath.Join(dir, workDir, "grasp.0")) {
+		t.Errorf("%q, %v", got, err)
+	}
+	d.sweeping.Wait()
+	list, err := os.ReadDir(dir)
+	must(t, err)
+	var names []string
+	for _, e := range list {
+		names = append(names, e.Name())
+	}
+	if there(left) || slices.ContainsFunc(names, func(s string) bool { return strings.HasPrefix(s, oldPrefix) }) {
+		t.Errorf("left are %v", names)
+	}
+	must(t, s.Close())
+}

@@ -110,15 +110,15 @@ func (l *launch) prepare(ctx context.Context) error {
 		return err
 	}
 	// Names have no dots.
-	l.dir = filepath.Join(l.d.o.Dir, "work", task+"."+suffix)
-	err = os.RemoveAll(l.dir)
+	l.dir = filepath.Join(l.d.o.Dir, workDir, task+"."+suffix)
+	err = removeAll(l.dir)
 	if err == nil {
 		err = os.MkdirAll(l.dir, 0o700)
 	}
 	if err != nil {
 		return messages.Errorf(messages.CodeBackendFailed, "working directory of replica %s: %v", l.open.Replica, err)
 	}
-	l.undo = append(l.undo, func() { _ = os.RemoveAll(l.dir) }) // what stays is removed by the next start
+	l.undo = append(l.undo, func() { _ = removeAll(l.dir) }) // what stays is removed by the next start
 
 	fill := strings.NewReplacer(messages.RunArtifact, path, messages.RunPort, port)
 	for _, w := range l.run.Command {
