@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
@@ -152,20 +153,13 @@ func free(ctx context.Context, at string) error {
 		return messages.Errorf(messages.CodeBadRequest, "run.url: %v", err)
 	}
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", u.Host)
-	if err != nil {
-		return messages.Errorf(messages.CodeBackendFailed, "%s, where its server is to listen, is taken (%v): by another process, or by the replica that this one is to replace; with %s in url and command each has a port of its own", u.Host, plain(err), messages.RunPort)
+	switch {
+	case err == nil:
+		_ = l.Close() // it was never used
+	case errors.Is(err, syscall.EADDRINUSE):
+		return messages.Errorf(messages.CodeBackendFailed, "%s, where its server is to listen, is taken: by another process, or by the replica that this one is to replace; with %s in url and command each has a port of its own", u.Host, messages.RunPort)
 	}
-	_ = l.Close() // it was never used
-	return nil
-}
-
-// plain is the reason alone: the address stands beside it.
-func plain(err error) error {
-	var call *os.SyscallError
-	if errors.As(err, &call) {
-		return call.Err
-	}
-	return err
+	return nil // what else keeps one from listening there, the command says better
 }
 
 func (d *Deployer) returnPort(port string) {

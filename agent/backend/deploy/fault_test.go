@@ -81,7 +81,7 @@ func TestFaults(t *testing.T) {
 		{name: "crash", task: task("crash", "", nil), code: messages.CodeBackendFailed, want: "ended before it was ready: exit status 3; its last line: no GPU found"},
 		{name: "crash, policy", task: task("openpi", "", func(t *messages.Task) { t.Run.Env[stubEnv] = "crash" }), code: messages.CodeBackendFailed, want: "ended before it was ready: exit status 3"},
 		{name: "port taken", task: task("http", "", func(t *messages.Task) { t.Run.URL = "http://" + taken.Addr().String() + "/predict" }), code: messages.CodeBackendFailed,
-			want: taken.Addr().String() + ", where its server is to listen, is taken (address already in use): by another process, or by the replica that this one is to replace; with {port} in url and command"},
+			want: taken.Addr().String() + ", where its server is to listen, is taken: by another process, or by the replica that this one is to replace; with {port} in url and command"},
 		{name: "port taken, policy", task: task("openpi", "", func(t *messages.Task) { t.Run.URL = "ws://" + taken.Addr().String() }), code: messages.CodeBackendFailed, want: "is taken"},
 		{name: "nothing to run", task: messages.Task{Name: "grasp", Class: messages.Inference}, code: messages.CodeBadRequest, want: "brings nothing"},
 		{name: "another machine", task: task("http", "", func(t *messages.Task) { t.Run.URL = "http://10.0.0.1:80/" }), code: messages.CodeBadRequest, want: "expected one on loopback"},
