@@ -20,7 +20,7 @@ LINT := .bin/golangci-lint-$(LINT_VERSION)
 # What npm leaves when it has installed the packages of the lock files.
 NODE_MODULES := testing/node/node_modules/.package-lock.json examples/typescript/node_modules/.package-lock.json
 
-.PHONY: help build demo test race fuzz bench replay chaos soak e2e sim archtest lint check deps dist clean
+.PHONY: help build demo test race fuzz bench replay chaos soak e2e sim archtest lint cross check deps dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,8 +64,13 @@ sim: ## fleets in virtual time against their invariants: 200 seeds, or SEED=n, w
 archtest: ## the shape of the module: imports, pure packages, file sizes
 	$(GO) test -count 1 ./testing/archtest
 
-lint: $(LINT) ## golangci-lint, with .golangci.yml
+lint: $(LINT) cross ## golangci-lint, with .golangci.yml; and cross
 	$(LINT) run ./...
+
+# Programs are compiled and not linked, so it takes seconds. Tests need signals, and so Unix.
+cross: ## that it compiles for macOS and Windows, too
+	GOOS=darwin CGO_ENABLED=0 $(GO) build ./...
+	GOOS=windows CGO_ENABLED=0 $(GO) build $$($(GO) list ./... | grep -v /testing/)
 
 check: lint archtest race demo ## lint, archtest, race and demo: run it before you push
 

@@ -23,7 +23,10 @@ type Run struct {
 	URL          string            `msgpack:"u,omitempty" json:"url,omitempty"`               // where its server listens, on loopback; not with ServeExec
 	ReadyURL     string            `msgpack:"r,omitempty" json:"ready_url,omitempty"`         // of ServeHTTP: answers 2xx when it is ready; "": it takes connections
 	ReadyTimeout float64           `msgpack:"rt,omitempty" json:"ready_timeout_ms,omitempty"` // ms from its start until it is ready; 0: the default of Serve
+	HangTimeout  float64           `msgpack:"ht,omitempty" json:"hang_timeout_ms,omitempty"`  // ms that its server may be silent before it counts as dead; not with ServeExec; 0: 30 s
 	StopTimeout  float64           `msgpack:"st,omitempty" json:"stop_timeout_ms,omitempty"`  // ms from SIGTERM to SIGKILL; 0: 5 s
+	Warmup       string            `msgpack:"w,omitempty" json:"warmup,omitempty"`            // of ServeOpenPI: another artifact, an observation that must be answered before it is ready; "": none
+	Sessions     bool              `msgpack:"se,omitempty" json:"sessions,omitempty"`         // of ServeOpenPI: a connection of its own for each key of a request
 }
 
 // Serve is how what a task starts is asked.
@@ -54,6 +57,16 @@ const (
 	MaxRunReady = 86_400_000 // ms: a day
 	MaxRunStop  = 25_000     // ms: an agent has 30 s to leave
 )
+
+// Artifacts are the digests of all that r needs of the fleet's store.
+func (r Run) Artifacts() (list []string) {
+	for _, d := range []string{r.Artifact, r.Warmup} {
+		if d != "" && !slices.Contains(list, d) {
+			list = append(list, d)
+		}
+	}
+	return list
+}
 
 // Kind is how r is asked, never "".
 func (r Run) Kind() Serve {
@@ -97,10 +110,32 @@ func (r Run) Check(prefix string) error {
 	if err := r.checkURLs(prefix); err != nil {
 		return err
 	}
+	if err := r.checkAsking(prefix); err != nil {
+		return err
+	}
 	if err := CheckAmount(prefix+"ready_timeout", r.ReadyTimeout, 0, MaxRunReady, "ms"); err != nil {
 		return err
 	}
+	if err := CheckAmount(prefix+"hang_timeout", r.HangTimeout, 0, MaxRunReady, "ms"); err != nil {
+		return err
+	}
 	return CheckAmount(prefix+"stop_timeout", r.StopTimeout, 0, MaxRunStop, "ms")
+}
+
+// checkAsking refuses what a way of asking does not have.
+func (r Run) checkAsking(prefix string) error {
+	kind := r.Kind()
+	switch {
+	case kind == ServeExec && r.HangTimeout != 0:
+		return Errorf(CodeBadRequest, "%shang_timeout: found one with serve: exec, whose requests end at their deadlines; leave it out, or say serve: http, oip or openpi", prefix)
+	case kind != ServeOpenPI && r.Warmup != "":
+		return Errorf(CodeBadRequest, "%swarmup: found one with serve: %s; it is of serve: openpi", prefix, kind)
+	case kind != ServeOpenPI && r.Sessions:
+		return Errorf(CodeBadRequest, "%ssessions: found true with serve: %s; they are of serve: openpi", prefix, kind)
+	case r.Warmup != "" && !IsDigest(r.Warmup):
+		return Errorf(CodeBadRequest, "%swarmup: found %q, expected a SHA-256 of 64 hex digits, as `fleetbus artifacts push` prints it", prefix, shorten(r.Warmup))
+	}
+	return nil
 }
 
 // Names reports whether the command or its environment has a place for what, RunPort or

@@ -143,6 +143,9 @@ func samples() []sample {
 			Artifact: strings.Repeat("0c", 32), Command: []string{"python3", "serve.py", "--model", RunArtifact, "--port", RunPort}, Env: map[string]string{"DEVICE": "cuda:0", "LEVEL": "2"},
 			Serve: ServeHTTP, URL: "http://127.0.0.1:{port}/predict", ReadyURL: "http://127.0.0.1:{port}/health", ReadyTimeout: 600_000, StopTimeout: 2500,
 		}}}, newOf[TaskEntry]()},
+		{"task-entry-run-2", &TaskEntry{V: 1, Task: Task{Name: "pi0", Class: Inference, Run: &Run{
+			Command: []string{"serve"}, Serve: ServeOpenPI, URL: "ws://127.0.0.1:8000", HangTimeout: 90_000, Warmup: strings.Repeat("0d", 32), Sessions: true,
+		}}}, newOf[TaskEntry]()},
 		{"registration-runs", &Registration{V: 1, Environment: Environment{ID: "edge-1", Tier: Edge, Site: "main", Runs: true}}, newOf[Registration]()},
 		{"heartbeat-4", &Heartbeat{V: 1, Agent: "edge-1", Inc: aFence, Seq: 78, State: AgentReady, Replicas: []ReplicaStatus{{ID: "grasp/0", State: ReplicaLoading, Reason: "fetches", Done: 0.25}}}, newOf[Heartbeat]()},
 		{"task-entry-retry", &TaskEntry{V: 1, Task: Task{Name: "train", Class: Training, RetryPause: 500, RetryMost: 60_000}}, newOf[TaskEntry]()},

@@ -46,6 +46,20 @@ func TestTaskCheck(t *testing.T) {
 		}, "task.run.ready_url: found"},
 		{func(t *Task) { t.Run = &Run{Command: []string{"x"}, ReadyTimeout: -1} }, "task.run.ready_timeout: found -1 ms"},
 		{func(t *Task) { t.Run = &Run{Command: []string{"x"}, StopTimeout: MaxRunStop + 1} }, "task.run.stop_timeout: found 25001 ms"},
+		{func(t *Task) { t.Run = &Run{Command: []string{"x"}, HangTimeout: 1} }, "task.run.hang_timeout: found one with serve: exec"},
+		{func(t *Task) { t.Run = &Run{Command: []string{"x"}, Warmup: strings.Repeat("a0", 32)} }, "task.run.warmup: found one with serve: exec; it is of serve: openpi"},
+		{func(t *Task) {
+			t.Run = &Run{Command: []string{"x"}, Serve: ServeHTTP, URL: "http://localhost:{port}/", Sessions: true}
+		}, "task.run.sessions: found true with serve: http"},
+		{func(t *Task) {
+			t.Run = &Run{Command: []string{"x"}, Serve: ServeOpenPI, URL: "ws://127.0.0.1:1", Warmup: "observation.msgpack"}
+		}, `task.run.warmup: found "observation.msgpack", expected a SHA-256`},
+		{func(t *Task) {
+			t.Run = &Run{Command: []string{"x"}, Serve: ServeOpenPI, URL: "ws://127.0.0.1:1", Warmup: strings.Repeat("a0", 32), Sessions: true, HangTimeout: 60_000}
+		}, ""},
+		{func(t *Task) {
+			t.Run = &Run{Command: []string{"x"}, Serve: ServeOpenPI, URL: "ws://127.0.0.1:1", HangTimeout: -1}
+		}, "task.run.hang_timeout: found -1 ms"},
 		{func(t *Task) { t.Run, t.Handler = &Run{Command: []string{"x"}}, "h" }, `task.handler: found "h" beside run`},
 		{func(t *Task) {
 			t.Run, t.MaxBatch = &Run{Command: []string{"x"}, Serve: ServeHTTP, URL: "http://localhost:{port}/"}, 4

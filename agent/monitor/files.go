@@ -88,12 +88,29 @@ func (g *group) v2(files fs.FS, dir string) {
 	}
 	limit, limited := number(files, dir+"/memory.max")
 	used, _ := number(files, dir+"/memory.current")
-	g.mem(limit, used, limited)
+	g.mem(limit, used-cached(files, dir, "inactive_file "), limited)
+}
+
+// cached is how much of a group's memory the kernel gives back when somebody asks for it: what
+// was read of files and is not in use. A model that was loaded fills it.
+func cached(files fs.FS, dir, field string) float64 {
+	for line := range strings.Lines(text(files, dir+"/memory.stat")) {
+		if n, ok := strings.CutPrefix(strings.TrimSpace(line), field); ok {
+			v, err := strconv.ParseFloat(n, 64)
+			if err == nil && v > 0 {
+				return v
+			}
+		}
+	}
+	return 0
 }
 
 // v1CPU reads a group of the controller cpu, which cpuacct may be mounted beside or apart from.
 func (g *group) v1CPU(files fs.FS, controllers, at string) {
 	dir := path.Join("sys/fs/cgroup", controllers, at)
+	if text(files, dir+"/cpu.cfs_quota_us") == "" {
+		dir = path.Join("sys/fs/cgroup/cpu", at) // mounted as cpu,cpuacct where it is called cpuacct,cpu
+	}
 	g.cpu(text(files, dir+"/cpu.cfs_quota_us"), text(files, dir+"/cpu.cfs_period_us"), func() (float64, bool) {
 		ns, ok := number(files, dir+"/cpuacct.usage")
 		if !ok {
@@ -106,7 +123,7 @@ func (g *group) v1CPU(files fs.FS, controllers, at string) {
 func (g *group) v1Memory(files fs.FS, dir string) {
 	limit, limited := number(files, dir+"/memory.limit_in_bytes")
 	used, _ := number(files, dir+"/memory.usage_in_bytes")
-	g.mem(limit, used, limited)
+	g.mem(limit, used-cached(files, dir, "total_inactive_file "), limited)
 }
 
 // cpu takes in a quota of quota µs in each period; "max" and -1 are none.
@@ -126,7 +143,7 @@ const noLimit = 1 << 60
 
 func (g *group) mem(limit, used float64, ok bool) {
 	if ok && limit > 0 && limit < noLimit && (g.memory == 0 || limit/1e9 < g.memory) {
-		g.memory, g.held = limit/1e9, used/1e9
+		g.memory, g.held = limit/1e9, max(0, used)/1e9
 	}
 }
 

@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -50,10 +51,27 @@ func NewMachine(dir string) *Machine {
 	return &Machine{files: os.DirFS("/"), dir: existing(dir), pid: os.Getpid(), gpus: gpus{run: runNvidia, life: life}, end: end}
 }
 
-// Close ends what a reading may have left running, and returns when it is gone.
+// closeTime is for how long it is waited for a nvidia-smi that was killed: one that waits for
+// a GPU in the kernel, which is why it hangs, ends when that does, or never.
+const closeTime = 2 * time.Second
+
+// Close ends what a reading may have left running, and returns when it is gone, or cannot be
+// ended.
 func (m *Machine) Close() {
+	m.gpus.mu.Lock() // none is begun from now on
 	m.end()
-	m.gpus.all.Wait()
+	m.gpus.mu.Unlock()
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		m.gpus.all.Wait()
+	}()
+	timer := time.NewTimer(closeTime)
+	defer timer.Stop()
+	select {
+	case <-gone:
+	case <-timer.C:
+	}
 }
 
 func existing(dir string) string {
@@ -104,7 +122,10 @@ func linkTo(server string) string {
 func (m *Machine) Read(ctx context.Context) (Snapshot, error) {
 	s := Snapshot{At: time.Now()}
 	times, err := cpu.TimesWithContext(ctx, true)
-	if err != nil || len(times) == 0 {
+	if err == nil && len(times) == 0 {
+		err = errors.New("there are none")
+	}
+	if err != nil {
 		return s, fmt.Errorf("the times of its cores: %w", err)
 	}
 	may := affinity()

@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math"
 	"sync"
@@ -14,7 +15,7 @@ import (
 // window, which is long beside the hundredth of a second in which the kernel counts and short
 // enough that a load shows in less than two seconds (window, readEvery, and the beat that is
 // sent at once). readTime bounds a reading: a disk that hangs must not look like a calm
-// machine for longer than that.
+// machine for longer than that, and keeps nobody from ending.
 const (
 	readEvery = 500 * time.Millisecond
 	window    = time.Second
@@ -42,6 +43,10 @@ type Monitor struct {
 	source  Source
 	changed chan struct{}
 
+	// Of Run's goroutine.
+	pending chan reading // nil: nothing is being read
+	late    bool         // it was given up: what it brings is old
+
 	mu       sync.Mutex
 	ours     func() Ours
 	past     []Snapshot // of the last window, the oldest first
@@ -50,6 +55,15 @@ type Monitor struct {
 	told     messages.Resources // when changed was signalled last
 	failing  string             // what was logged
 }
+
+// reading is what a source has said.
+type reading struct {
+	s   Snapshot
+	err error
+}
+
+// errHangs says that a source does not answer.
+var errHangs = fmt.Errorf("no answer within %v: a disk or a sensor hangs", readTime)
 
 // New makes a monitor that reads a source. It starts nothing.
 func New(cfg Config, source Source) *Monitor {
@@ -64,7 +78,9 @@ func (m *Monitor) Run(ctx context.Context) {
 	tick := time.NewTicker(readEvery)
 	defer tick.Stop()
 	for {
-		m.look(ctx)
+		if m.look(ctx); ctx.Err() != nil {
+			return // the tick is there, too, after a reading that took its time
+		}
 		select {
 		case <-ctx.Done():
 			return
@@ -76,9 +92,7 @@ func (m *Monitor) Run(ctx context.Context) {
 // look reads once. A machine that cannot be read is said to be as it was: room that is
 // believed in and is not there costs more than room that is left free.
 func (m *Monitor) look(ctx context.Context) {
-	read, cancel := context.WithTimeout(ctx, readTime)
-	defer cancel()
-	now, err := m.source.Read(read)
+	now, err := m.read(ctx)
 	if ctx.Err() != nil {
 		return
 	}
@@ -101,6 +115,35 @@ func (m *Monitor) look(ctx context.Context) {
 		now.OwnIn, now.OwnOut = ours.In, ours.Out
 	}
 	m.take(now, ours)
+}
+
+// read asks the source, and waits no longer than readTime. The kernel may keep whoever asks it
+// for a disk that is gone, whatever its context says: there is never more than one, and what
+// it brings after its time counts for nothing.
+func (m *Monitor) read(ctx context.Context) (Snapshot, error) {
+	if m.pending == nil {
+		answer := make(chan reading, 1)
+		m.pending, m.late = answer, false
+		go func() {
+			asked, cancel := context.WithTimeout(ctx, readTime)
+			defer cancel()
+			s, err := m.source.Read(asked)
+			answer <- reading{s, err}
+		}()
+	}
+	over := time.NewTimer(readTime)
+	defer over.Stop()
+	select {
+	case r := <-m.pending:
+		m.pending = nil
+		if m.late {
+			return Snapshot{}, errHangs
+		}
+		return r.s, r.err
+	case <-over.C:
+		m.late = true
+		return Snapshot{}, errHangs
+	}
 }
 
 // take takes in a snapshot; mu is held.

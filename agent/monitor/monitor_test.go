@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"testing"
 	"testing/fstest"
@@ -183,6 +184,55 @@ func TestMonitorFollowsALoad(t *testing.T) {
 	})
 }
 
+// stuck is a source that the kernel keeps, whatever its context says.
+type stuck struct {
+	script
+	free  chan struct{}
+	asked int
+}
+
+func (s *stuck) Read(ctx context.Context) (Snapshot, error) {
+	var free chan struct{}
+	s.set(func() { s.asked++; free = s.free })
+	<-free
+	return s.script.Read(ctx)
+}
+
+// A disk that hangs keeps nobody: it is said, it is asked once, what it brings when it is back
+// is old, and the monitor ends meanwhile.
+func TestMonitorOfADiskThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &stuck{script: script{cores: 2}, free: make(chan struct{})}
+		var log strings.Builder
+		m := New(Config{Capacity: messages.Resources{Compute: 10}, Logger: slog.New(slog.NewTextHandler(&log, nil))}, s)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { m.Run(ctx); close(done) }()
+		pass := func(d time.Duration) {
+			<-time.After(d) // virtual
+			synctest.Wait()
+		}
+		pass(time.Minute)
+		if s.asked != 1 || m.Readings() != nil || strings.Count(log.String(), "a disk or a sensor hangs") != 1 {
+			t.Errorf("asked %d times, read %+v, logged\n%s", s.asked, m.Readings(), log.String())
+		}
+		close(s.free)
+		pass(3 * time.Second)
+		if m.Readings() == nil || !strings.Contains(log.String(), "can be read again") {
+			t.Errorf("after that: %+v\n%s", m.Readings(), log.String())
+		}
+		s.set(func() { s.free = make(chan struct{}) })
+		pass(time.Second)
+		begun := time.Now()
+		cancel()
+		<-done
+		if took := time.Since(begun); took > readTime {
+			t.Errorf("it ended after %v", took)
+		}
+		close(s.free)
+	})
+}
+
 func files(pairs ...string) fstest.MapFS {
 	out := make(fstest.MapFS)
 	for i := 0; i < len(pairs); i += 2 {
@@ -212,6 +262,12 @@ func TestGroups(t *testing.T) {
 			"sys/fs/cgroup/cpu/cpu.cfs_quota_us", "100000", "sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000", "sys/fs/cgroup/cpuacct/cpuacct.usage", "1000000000"), group{quota: 1, used: 1}},
 		"v1 without limits": {files("proc/self/cgroup", "4:memory:/\n1:cpu:/", "sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1", "sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000",
 			"sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712"), group{}},
+		"v1 under its other name": {files("proc/self/cgroup", "4:cpuacct,cpu:/a",
+			"sys/fs/cgroup/cpu/a/cpu.cfs_quota_us", "100000", "sys/fs/cgroup/cpu/a/cpu.cfs_period_us", "100000", "sys/fs/cgroup/cpu/a/cpuacct.usage", "2000000000"), group{quota: 1, used: 2}},
+		"v2, files in memory": {files("proc/self/cgroup", "0::/", "sys/fs/cgroup/memory.max", "2000000000", "sys/fs/cgroup/memory.current", "1900000000",
+			"sys/fs/cgroup/memory.stat", "anon 300000000\ninactive_file 1500000000\nactive_file 1"), group{memory: 2, held: 0.4}},
+		"v1, files in memory": {files("proc/self/cgroup", "4:memory:/", "sys/fs/cgroup/memory/memory.limit_in_bytes", "2000000000", "sys/fs/cgroup/memory/memory.usage_in_bytes", "1900000000",
+			"sys/fs/cgroup/memory/memory.stat", "inactive_file 7\ntotal_inactive_file 1500000000"), group{memory: 2, held: 0.4}},
 		"garbage": {files("proc/self/cgroup", "x\n0::/../..", "sys/fs/cgroup/cpu.max", "a b"), group{}},
 	} {
 		if got := groupOf(tt.files); got != tt.want {
@@ -324,6 +380,36 @@ func TestNvidiaThatHangs(t *testing.T) {
 			t.Error("it is asked after the end")
 		}
 	})
+}
+
+// One that cannot be killed, since it waits in the kernel, holds up no end.
+func TestNvidiaThatCannotBeKilled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		life, end := context.WithCancel(t.Context())
+		free := make(chan struct{})
+		m := &Machine{end: end, gpus: gpus{life: life, run: func(context.Context, ...string) ([]byte, error) {
+			<-free
+			return nil, errors.New("killed")
+		}}}
+		m.gpus.read(time.Now())
+		begun := time.Now()
+		m.Close()
+		if took := time.Since(begun); took != closeTime {
+			t.Errorf("it took %v", took)
+		}
+		close(free)
+	})
+}
+
+// Garbage without an end fills no memory.
+func TestNvidiaThatSaysTooMuch(t *testing.T) {
+	out, err := runBounded(exec.CommandContext(t.Context(), "yes", "garbage"))
+	if err == nil || len(out) > mostSaid {
+		t.Errorf("%d bytes, %v", len(out), err)
+	}
+	if out, err := runBounded(exec.CommandContext(t.Context(), "echo", "L4, 50, 1, 2, 3")); err != nil || len(parseGPUs(out)) != 1 {
+		t.Errorf("%q, %v", out, err)
+	}
 }
 
 func TestNoNvidia(t *testing.T) {

@@ -39,11 +39,32 @@ type gpus struct {
 	next   time.Time
 }
 
+// mostSaid is how much of what nvidia-smi says is read, bytes: that of 16 GPUs has 2 kB, and
+// that of their processes less than this.
+const mostSaid = 64 << 10
+
 // runNvidia runs nvidia-smi. One that does not end is killed with its output.
 func runNvidia(ctx context.Context, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, "nvidia-smi", args...)
+	return runBounded(exec.CommandContext(ctx, "nvidia-smi", args...))
+}
+
+// runBounded returns what a program says. One that says too much is an error, and ended.
+func runBounded(cmd *exec.Cmd) ([]byte, error) {
 	cmd.WaitDelay = time.Second
-	return cmd.Output()
+	var out bounded
+	cmd.Stdout = &out
+	err := cmd.Run()
+	return out.said, err
+}
+
+type bounded struct{ said []byte }
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if len(b.said)+len(p) > mostSaid {
+		return 0, errors.New("it says too much") // nobody reads on: it ends when it writes
+	}
+	b.said = append(b.said, p...)
+	return len(p), nil
 }
 
 // read returns what was said last, and asks again where that is due. It never waits.

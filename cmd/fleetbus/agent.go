@@ -132,6 +132,17 @@ func (g *agentFlags) environment(site string) (messages.Environment, error) {
 	return e.Normal(), nil
 }
 
+// together checks what one field alone cannot say.
+func (g *agentFlags) together(env messages.Environment) error {
+	if g.drain <= 0 {
+		return usagef("--drain-timeout: found %v, allowed is more than 0", g.drain)
+	}
+	if env.Tier != messages.Robot && (g.stateDir != "" || g.reEngage != 0 || len(g.hooks) > 0) {
+		return usagef("agent %s: found --state-dir, --re-engage or --on-link-loss on tier %s; they are of robots, which alone run actions", g.id, env.Tier)
+	}
+	return g.deploy.together()
+}
+
 // agent runs one agent until it is told to stop and has drained.
 func (a *app) agent(cmd *cobra.Command, g *agentFlags) (err error) {
 	if g.config != "" {
@@ -146,16 +157,13 @@ func (a *app) agent(cmd *cobra.Command, g *agentFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	if g.drain <= 0 {
-		return usagef("--drain-timeout: found %v, allowed is more than 0", g.drain)
+	if err := g.together(env); err != nil {
+		return err
 	}
 	log := a.serviceLog(cmd)
 	handlers, err := g.handlers(log)
 	if err != nil {
 		return err
-	}
-	if env.Tier != messages.Robot && (g.stateDir != "" || g.reEngage != 0 || len(g.hooks) > 0) {
-		return usagef("agent %s: found --state-dir, --re-engage or --on-link-loss on tier %s; they are of robots, which alone run actions", g.id, env.Tier)
 	}
 	if env.Tier == messages.Robot && g.stateDir == "" {
 		if g.stateDir, err = robotDir(); err != nil {

@@ -77,7 +77,11 @@ run.artifact of a task names. What is there already is not sent again.`,
 				return usagef("--name: found %d bytes, allowed are %d, in one line", len(name), maxArtifactName)
 			}
 			return a.withStore(cmd, func(ctx context.Context, b *bus.Bus) error {
-				bar := newPushBar(cmd, a.json, name, size)
+				called := name
+				if called == "" {
+					called = "standard input"
+				}
+				bar := newPushBar(cmd, a.json, called, size)
 				pushed, there, err := artifact.Push(ctx, b, name, operator(), body, bar.sent)
 				bar.end(err)
 				if err != nil {
@@ -90,7 +94,7 @@ run.artifact of a task names. What is there already is not sent again.`,
 				if there {
 					notef(cmd, "it is there already, as %q, %s\n", pushed.Name, messages.Bytes(pushed.Size))
 				} else {
-					notef(cmd, "%s, %s; name it in a task with run.artifact\n", pushed.Name, messages.Bytes(pushed.Size))
+					notef(cmd, "%s, %s; name it in a task with run.artifact\n", called, messages.Bytes(pushed.Size))
 				}
 				return nil
 			})
@@ -107,7 +111,8 @@ const maxArtifactName = 128
 type pushBar struct {
 	bars  *bars
 	line  watched
-	size  int64
+	size  int64 // 0: not known
+	now   int64 // bytes that are sent
 	begun time.Time
 	drawn time.Time
 }
@@ -120,6 +125,7 @@ func newPushBar(cmd *cobra.Command, json bool, name string, size int64) *pushBar
 const barEvery = 100 * time.Millisecond
 
 func (p *pushBar) sent(n int64) {
+	p.now = n
 	if p.bars.json || time.Since(p.drawn) < barEvery {
 		return
 	}
@@ -148,7 +154,8 @@ func (p *pushBar) end(err error) {
 		p.bars.draw([]watched{p.line}, 0)
 		return
 	}
-	p.draw(p.size)
+	p.size = p.now // of what came from a pipe it is known now
+	p.draw(p.now)
 }
 
 func artifactsListCmd(a *app) *cobra.Command {
@@ -195,7 +202,11 @@ func artifactsListCmd(a *app) *cobra.Command {
 						notef(cmd, "missing: %s, which %s names\n", digest, strings.Join(tasks, ", "))
 					}
 				}
-				return nil
+				dead, bytes, err := artifact.Unfinished(ctx, b, artifact.UnfinishedAfter)
+				if len(dead) > 0 {
+					notef(cmd, "unfinished: %d pushes that died hold up to %s; `fleetbus artifacts rm --unfinished` removes that\n", len(dead), messages.Bytes(bytes))
+				}
+				return err
 			})
 		},
 	}
@@ -209,22 +220,36 @@ func artifactUsers(ctx context.Context, b *bus.Bus) (map[string][]string, error)
 	}
 	users := make(map[string][]string)
 	for _, t := range desired.Tasks {
-		if t.Run != nil && t.Run.Artifact != "" {
-			users[t.Run.Artifact] = append(users[t.Run.Artifact], t.Name)
+		if t.Run == nil {
+			continue
+		}
+		for _, digest := range t.Run.Artifacts() {
+			users[digest] = append(users[digest], t.Name)
 		}
 	}
 	return users, nil
 }
 
 func artifactsRmCmd(a *app) *cobra.Command {
-	var force bool
+	var force, unfinished bool
 	cmd := &cobra.Command{
-		Use:   "rm DIGEST|NAME",
+		Use:   "rm DIGEST|NAME | --unfinished",
 		Short: "Remove an artifact that no task names; the first digits of its SHA-256 will do",
 		Long: `Remove an artifact from the store. One that a task names is kept, unless --force is given:
-agents that have it go on, others could not run the task any more.`,
-		Args: exactArgs("DIGEST"),
+agents that have it go on, others could not run the task any more.
+
+--unfinished removes what pushes have left in the store that were killed in the midst, and have
+stored nothing for an hour.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if unfinished {
+				return noArgs(cmd, args)
+			}
+			return exactArgs("DIGEST")(cmd, args)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if unfinished {
+				return a.removeUnfinished(cmd)
+			}
 			return a.withStore(cmd, func(ctx context.Context, b *bus.Bus) error {
 				ctx, cancel := a.within(ctx)
 				defer cancel()
@@ -255,5 +280,25 @@ agents that have it go on, others could not run the task any more.`,
 		},
 	}
 	cmd.Flags().BoolVar(&force, "force", false, "remove it although a task names it")
+	cmd.Flags().BoolVar(&unfinished, "unfinished", false, "remove what pushes have left that died")
 	return cmd
+}
+
+func (a *app) removeUnfinished(cmd *cobra.Command) error {
+	return a.withStore(cmd, func(ctx context.Context, b *bus.Bus) error {
+		ctx, cancel := a.within(ctx)
+		defer cancel()
+		if _, err := b.Objects(ctx, bus.Artifacts); err != nil { // makes it where it is missing
+			return err
+		}
+		n, bytes, err := artifact.RemoveUnfinished(ctx, b, artifact.UnfinishedAfter)
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return a.printJSON(cmd, map[string]any{"pushes": n, "bytes": bytes})
+		}
+		printf(cmd, "%d unfinished pushes removed, up to %s\n", n, messages.Bytes(bytes))
+		return nil
+	})
 }

@@ -44,7 +44,7 @@ Do it while nothing else runs. The configuration of an agent (--compute) wins ov
 			}
 			c := calibration{model: found.Model, cores: found.Cores}
 			if command != "" {
-				c.compute, err = commandCompute(cmd.Context(), command)
+				c.compute, err = commandCompute(cmd.Context(), command, commandTime)
 			} else {
 				c.compute, err = monitor.Calibrate(cmd.Context(), found.Cores, took)
 			}
@@ -78,19 +78,27 @@ Do it while nothing else runs. The configuration of an agent (--compute) wins ov
 	return cmd
 }
 
+// commandTime bounds a program that measures: libraries tune themselves for minutes, once.
+const commandTime = 10 * time.Minute
+
 // commandCompute is what a program of the user's says in its last line.
-func commandCompute(ctx context.Context, line string) (float64, error) {
+func commandCompute(ctx context.Context, line string, limit time.Duration) (float64, error) {
 	words, err := splitWords(line)
 	if err != nil {
 		return 0, usagef("--command: %v", err)
 	}
-	child := exec.CommandContext(ctx, words[0], words[1:]...)
+	running, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	child := exec.CommandContext(running, words[0], words[1:]...)
 	var stderr bytes.Buffer
 	child.Stderr = &stderr
 	child.WaitDelay = time.Second
 	out, err := child.Output()
 	if ctx.Err() != nil {
 		return 0, ctx.Err()
+	}
+	if running.Err() != nil {
+		return 0, messages.Errorf(messages.CodeBackendFailed, "--command %q did not end within %v and was killed; have it measure for less long", line, limit)
 	}
 	if err != nil {
 		var exit *exec.ExitError

@@ -1,8 +1,8 @@
-//go:build !linux
+//go:build !unix
 
 package main
 
 import "syscall"
 
-// childAttr gives a child a process group of its own.
-func childAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+// childAttr gives a child nothing of its own where there are no process groups.
+func childAttr() *syscall.SysProcAttr { return nil }

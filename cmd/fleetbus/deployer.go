@@ -34,12 +34,17 @@ func (g *deployFlags) define(f *pflag.FlagSet) {
 	f.Var(quantity(&g.cache, fleetfile.Storage), "artifact-cache", "of --allow-run: `AMOUNT` of artifacts that are kept on the disk at most; those that no task here needs make room (default 20GB)")
 }
 
+// together refuses what stands alone.
+func (g *deployFlags) together() error {
+	if !g.allow && (g.dir != "" || g.cache != 0) {
+		return usagef("--artifact-dir, --artifact-cache: found one without --allow-run, which alone makes the agent fetch artifacts; add it, or leave them out")
+	}
+	return nil
+}
+
 // check completes the flags.
 func (g *deployFlags) check(a *app, id string) error {
 	if !g.allow {
-		if g.dir != "" || g.cache != 0 {
-			return usagef("--artifact-dir, --artifact-cache: found one without --allow-run, which alone makes the agent fetch artifacts; add it, or leave them out")
-		}
 		return nil
 	}
 	if g.dir == "" {

@@ -138,7 +138,11 @@ func (in *installer) readConfig(cmd *cobra.Command, a *app) error {
 	if err := loadFlags(in.config, flags); err != nil {
 		return fileError(cmd, err)
 	}
-	if _, err := g.environment(a.site); err != nil {
+	env, err := g.environment(a.site)
+	if err != nil {
+		return err
+	}
+	if err := g.together(env); err != nil {
 		return err
 	}
 	if _, err := g.handlers(a.mustLog(cmd, 0)); err != nil {
@@ -150,6 +154,9 @@ func (in *installer) readConfig(cmd *cobra.Command, a *app) error {
 		if f := cmd.Flags().Lookup(name); f != nil && f.Changed {
 			return usagef("--%s: it would stand in the unit, which everybody can read; use --creds FILE or --nkey FILE", name)
 		}
+	}
+	if f := cmd.Flags().Lookup("server"); f != nil && f.Changed && strings.Contains(f.Value.String(), "@") {
+		return usagef("--server: found one with credentials in it (…@…), which would stand in the unit, and everybody can read that; use --creds FILE or --nkey FILE")
 	}
 	for _, name := range []string{"server", "context", "creds", "nkey", "tlscert", "tlskey", "tlsca", "fleet", "site", "log-level", "log-format"} {
 		f := cmd.Flags().Lookup(name)

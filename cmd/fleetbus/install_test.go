@@ -70,7 +70,7 @@ func TestInstallAndUninstall(t *testing.T) {
 	unit := content(t, m.unitPath())
 	for _, want := range []string{
 		"ExecStart=/usr/local/bin/fleetbus agent --config /etc/fleetbus/agent.yaml --server nats://edge:4222\n", "User=fleetbus\n", "Restart=always\n",
-		"TimeoutStopSec=70\n", "KillMode=mixed\n", "SupplementaryGroups=video\n", "WantedBy=multi-user.target\n",
+		"TimeoutStopSec=70\n", "KillMode=mixed\n", "OOMPolicy=continue\n", "SupplementaryGroups=video\n", "WantedBy=multi-user.target\n",
 	} {
 		if !strings.Contains(unit, want) {
 			t.Errorf("the unit has no %q:\n%s", want, unit)
@@ -193,13 +193,16 @@ func TestCommandCompute(t *testing.T) {
 	for line, want := range map[string]float64{
 		`sh -c 'echo warming; echo 41TFLOPS'`: 41, `sh -c 'echo 500GFLOPS'`: 0.5, `sh -c 'echo fast'`: 0, `sh -c 'echo no GPU >&2; exit 3'`: 0, `true`: 0, `'`: 0,
 	} {
-		got, err := commandCompute(t.Context(), line)
+		got, err := commandCompute(t.Context(), line, time.Minute)
 		if got != want || (err == nil) != (want > 0) {
 			t.Errorf("%s: got %v, %v", line, got, err)
 		}
 	}
-	if _, err := commandCompute(t.Context(), `sh -c 'echo no GPU >&2; exit 3'`); !strings.Contains(err.Error(), "no GPU") {
+	if _, err := commandCompute(t.Context(), `sh -c 'echo no GPU >&2; exit 3'`, time.Minute); !strings.Contains(err.Error(), "no GPU") {
 		t.Errorf("what it said is lost: %v", err)
+	}
+	if _, err := commandCompute(t.Context(), "sleep 1000", 50*time.Millisecond); err == nil || !strings.Contains(err.Error(), "did not end within 50ms and was killed") {
+		t.Errorf("one that hangs: %v", err)
 	}
 }
 

@@ -77,12 +77,14 @@ func (a *app) logs(ctx context.Context, cmd *cobra.Command, b *bus.Bus, s messag
 	for follow || left > 0 {
 		m, err := consumer.Next(jetstream.FetchMaxWait(logWait))
 		switch {
+		case ctx.Err() != nil && follow:
+			return nil // Ctrl-C is how one stops following
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil && follow:
 			select { // nothing new, or no server: look again
 			case <-ctx.Done():
-				return ctx.Err()
+				return nil
 			case <-time.After(barEvery):
 			}
 			continue

@@ -13,7 +13,8 @@ const unitMark = "# Written by `fleetbus agent install`; it is replaced when tha
 
 // unit is the service. KillMode mixed: a stop asks the agent, which asks its children; only
 // what is left when the time is over is killed, with all of its children. It waits 10 s longer than
-// the agent itself gives its requests.
+// the agent itself gives its requests. OOMPolicy continue: when the kernel ends a model server
+// that wants too much memory, the agent starts that one again; systemd would stop them all.
 func (in *installer) unit() string {
 	line := append([]string{in.target(), "agent", "--config", in.config}, in.args...)
 	for i := range line {
@@ -49,6 +50,7 @@ StateDirectoryMode=0750
 Restart=always
 RestartSec=2
 KillMode=mixed
+OOMPolicy=continue
 TimeoutStopSec=` + fmt.Sprint(int((drain + 10*time.Second).Seconds())) + `
 LimitNOFILE=65536
 NoNewPrivileges=yes

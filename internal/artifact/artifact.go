@@ -165,11 +165,19 @@ func Push(ctx context.Context, b *bus.Bus, name, by string, r io.Reader, sent fu
 		return a, false, err
 	}
 	a = Artifact{Digest: digest, Name: name, By: by, Size: size, object: u.Object}
-	err = u.Finish(ctx, bus.Described{Name: digest, Description: "fleetbus: artifact " + name, Size: size, Digest: sum, New: true, Metadata: map[string]string{metaName: name, metaBy: by}})
+	is := bus.Described{Name: digest, Description: "fleetbus: artifact " + name, Size: size, Digest: sum, New: true, Metadata: map[string]string{metaName: name, metaBy: by}}
+	err = u.Finish(ctx, is)
 	if messages.CodeOf(err) == messages.CodeConflict {
-		drop() // it was read once, or somebody else was quicker: it is the same
-		a, err = Find(ctx, b, digest)
-		return a, true, err
+		found, ferr := Find(ctx, b, digest)
+		if ferr == nil {
+			drop() // it was read once, or somebody else was quicker: it is the same
+			return found, true, nil
+		}
+		if err = ferr; messages.CodeOf(ferr) == messages.CodeNotFound {
+			// What is there is the mark that other clients leave of an object they delete.
+			is.New = false
+			err = u.Finish(ctx, is)
+		}
 	}
 	if err != nil {
 		drop()
@@ -192,6 +200,36 @@ func unread(err error) error {
 // Remove removes an artifact. Agents that have it keep it for as long as a task names it.
 func Remove(ctx context.Context, b *bus.Bus, a Artifact) error {
 	return b.RemoveObject(ctx, bus.Artifacts, jetstream.ObjectInfo{ObjectMeta: jetstream.ObjectMeta{Name: a.Digest}, NUID: a.object})
+}
+
+// UnfinishedAfter is when a push that stores nothing any more counts as dead: what it reads,
+// a pipe for example, may pause.
+const UnfinishedAfter = time.Hour
+
+// Unfinished returns what pushes have left whose processes died in the midst; idle is for how
+// long they must have stored nothing.
+func Unfinished(ctx context.Context, b *bus.Bus, idle time.Duration) (list []bus.Leftover, bytes int64, err error) {
+	all, err := b.Leftovers(ctx, bus.Artifacts)
+	for _, l := range all {
+		if l.Idle >= idle {
+			list, bytes = append(list, l), bytes+l.Bytes
+		}
+	}
+	return list, bytes, err
+}
+
+// RemoveUnfinished removes them, and returns how many bytes that were, at most.
+func RemoveUnfinished(ctx context.Context, b *bus.Bus, idle time.Duration) (n int, bytes int64, err error) {
+	list, bytes, err := Unfinished(ctx, b, idle)
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, l := range list {
+		if err := b.DropLeftover(ctx, bus.Artifacts, l.Object); err != nil {
+			return 0, 0, err
+		}
+	}
+	return len(list), bytes, nil
 }
 
 // Get writes an artifact to w, verified: an error says that what w got is not it.

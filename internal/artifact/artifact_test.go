@@ -89,6 +89,13 @@ func TestPushAndRemove(t *testing.T) {
 		t.Errorf("%q, %v", got.String(), err)
 	}
 
+	// And delete it: that leaves a mark, over which it can be pushed again.
+	must(t, store.Delete(within(t), theirs.Digest))
+	theirs, there, err = Push(within(t), b, "", "", strings.NewReader("x"), nil)
+	if err != nil || there {
+		t.Fatalf("over what another client has deleted: %+v, %v, %v", theirs, there, err)
+	}
+
 	list, err := List(within(t), b)
 	must(t, err)
 	if len(list) != 2 || list[0].Digest != theirs.Digest || list[1].Name != "policy" || list[1].By != "me" || list[1].Pushed.IsZero() {
@@ -170,5 +177,38 @@ func TestPushFails(t *testing.T) {
 		if n := stored(t, b); n != 0 {
 			t.Errorf("%s: %d messages are left", tt.name, n)
 		}
+	}
+}
+
+// What a push leaves that is killed is found, once it has been idle for long, and removed;
+// artifacts stay, and so does a push that is under way.
+func TestUnfinished(t *testing.T) {
+	b := newBus(t)
+	kept, _, err := Push(within(t), b, "kept", "", strings.NewReader(strings.Repeat("x", 300_000)), nil)
+	must(t, err)
+	dead, err := b.NewUpload(bus.Artifacts)
+	must(t, err)
+	for range 20 { // more than are on their way at once
+		must(t, dead.Write(within(t), make([]byte, bus.Chunk)))
+	}
+	list, bytes, err := Unfinished(within(t), b, 0)
+	if err != nil || len(list) != 1 || list[0].Object != dead.Object || bytes < 4*bus.Chunk {
+		t.Fatalf("%+v, %d bytes, %v", list, bytes, err)
+	}
+	if n, _, err := RemoveUnfinished(within(t), b, UnfinishedAfter); n != 0 || err != nil {
+		t.Errorf("one that may be under way: removed %d, %v", n, err)
+	}
+	must(t, dead.Drop(within(t))) // all that was on its way is there, and goes
+	again, err := b.NewUpload(bus.Artifacts)
+	must(t, err)
+	must(t, again.Write(within(t), []byte("x")))
+	for range 16 {
+		must(t, again.Write(within(t), make([]byte, bus.Chunk)))
+	}
+	if n, bytes, err := RemoveUnfinished(within(t), b, 0); n != 1 || bytes == 0 || err != nil {
+		t.Errorf("removed %d, %d bytes, %v", n, bytes, err)
+	}
+	if _, err := Get(within(t), b, kept.Digest, io.Discard); err != nil {
+		t.Error(err)
 	}
 }

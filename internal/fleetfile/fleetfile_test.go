@@ -59,7 +59,8 @@ tasks:
      tiers: [cloud, edge], sites: [hub, main], labels: {arch: arm}, colocate: true, interrupt: allow, delivery: direct, handler: h, concurrency: 4, max_batch: 8, max_wait: 4ms, max_attempts: 2, deadline: 3s, idempotent: true}
   - {name: u, class: action, per: robot, on_link_loss: retract}
   - {name: w, class: inference, run: {artifact: "0000000000000000000000000000000000000000000000000000000000000abc", command: [serve, "{artifact}", "{port}", 7], env: {A: "1"}, serve: http,
-     url: "http://127.0.0.1:{port}/predict", ready_url: "http://localhost:{port}/health", ready_timeout: 10min, stop_timeout: 2s}}
+     url: "http://127.0.0.1:{port}/predict", ready_url: "http://localhost:{port}/health", ready_timeout: 10min, hang_timeout: 90s, stop_timeout: 2s}}
+  - {name: x, class: inference, run: {command: [serve], serve: openpi, url: "ws://127.0.0.1:8000", warmup: "0000000000000000000000000000000000000000000000000000000000000def", sessions: true}}
   - {name: v, class: training, robot: r-2, retry_pause: 2s, retry_most: 5min}
 measured:
   - {task: t, environment: c, delay: 1.5s}
@@ -91,7 +92,8 @@ func TestEveryField(t *testing.T) {
 				Delivery:  messages.Direct, Handler: "h", Concurrency: 4, MaxBatch: 8, MaxWait: 4, MaxAttempts: 2, Deadline: 3000, Idempotent: true},
 			{Name: "u", Class: messages.Action, Per: messages.PerRobot, OnLinkLoss: "retract"},
 			{Name: "w", Class: messages.Inference, Run: &messages.Run{Artifact: strings.Repeat("0", 61) + "abc", Command: []string{"serve", "{artifact}", "{port}", "7"}, Env: map[string]string{"A": "1"}, Serve: messages.ServeHTTP,
-				URL: "http://127.0.0.1:{port}/predict", ReadyURL: "http://localhost:{port}/health", ReadyTimeout: 600_000, StopTimeout: 2000}},
+				URL: "http://127.0.0.1:{port}/predict", ReadyURL: "http://localhost:{port}/health", ReadyTimeout: 600_000, HangTimeout: 90_000, StopTimeout: 2000}},
+			{Name: "x", Class: messages.Inference, Run: &messages.Run{Command: []string{"serve"}, Serve: messages.ServeOpenPI, URL: "ws://127.0.0.1:8000", Warmup: strings.Repeat("0", 61) + "def", Sessions: true}},
 			{Name: "v", Class: messages.Training, Robot: "r-2", RetryPause: 2000, RetryMost: 300_000},
 		},
 		Measured:  map[alloc.Pair]float64{{Task: "t", Environment: "c"}: 1500, {Task: "u", Environment: "r-2"}: 0},
@@ -101,11 +103,11 @@ func TestEveryField(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", f, want)
 	}
 	p := f.Problem()
-	if len(p.Environments) != 3 || len(p.Replicas) != 6 || len(p.Measured) != 2 || p.Settings != *want.Settings {
+	if len(p.Environments) != 3 || len(p.Replicas) != 7 || len(p.Measured) != 2 || p.Settings != *want.Settings {
 		t.Errorf("problem: %d environments, %d replicas, %+v", len(p.Environments), len(p.Replicas), p.Settings)
 	}
 	// The test is not complete if a field of the vocabulary is missing from it.
-	first, second, third := reflect.ValueOf(f.Tasks[0]), reflect.ValueOf(f.Tasks[1]), reflect.ValueOf(f.Tasks[3])
+	first, second, third := reflect.ValueOf(f.Tasks[0]), reflect.ValueOf(f.Tasks[1]), reflect.ValueOf(f.Tasks[4])
 	fourth := reflect.ValueOf(f.Tasks[2]) // run is not beside a handler
 	for i := range first.NumField() {
 		if name := first.Type().Field(i).Name; first.Field(i).IsZero() && second.Field(i).IsZero() && third.Field(i).IsZero() && fourth.Field(i).IsZero() && name != "Revision" && name != "Robot" {
@@ -132,7 +134,7 @@ func TestErrors(t *testing.T) {
 		{"unknown field", "task: []\n", "f.yaml:1: task: unknown field; did you mean tasks? allowed are fleet, settings, environments, tasks, measured, baselines"},
 		{"unknown field of a task", "tasks:\n  - name: t\n    class: action\n    limits: 3\n",
 			"f.yaml:4: tasks[0].limits: unknown field; did you mean limit? allowed are name, class, compute, storage, network, work, transfer, limit, cost, replicas, per, priority, tiers, sites, labels, prefer, move_price, robot, colocate, interrupt, delivery, handler, concurrency, max_batch, max_wait, max_attempts, retry_pause, retry_most, deadline, idempotent, run, on_link_loss"},
-		{"unknown field of run", env + "tasks:\n  - name: t\n    class: inference\n    run: {comand: [x]}\n", "f.yaml:6: tasks[0].run.comand: unknown field; did you mean command? allowed are artifact, command, env, serve, url, ready_url, ready_timeout, stop_timeout\nf.yaml:6: tasks[0].run.command: it is missing; allowed is a list of words, the program first"},
+		{"unknown field of run", env + "tasks:\n  - name: t\n    class: inference\n    run: {comand: [x]}\n", "f.yaml:6: tasks[0].run.comand: unknown field; did you mean command? allowed are artifact, command, env, serve, url, ready_url, ready_timeout, hang_timeout, warmup, sessions, stop_timeout\nf.yaml:6: tasks[0].run.command: it is missing; allowed is a list of words, the program first"},
 		{"a command line", env + "tasks:\n  - name: t\n    class: inference\n    run:\n      command: python3 serve.py\n", `f.yaml:7: tasks[0].run.command: found "python3 serve.py", expected a list of words, like [python3, serve.py]; no shell takes it apart`},
 		{"another machine", env + "tasks:\n  - name: t\n    class: inference\n    run:\n      command: [x]\n      serve: http\n      url: http://10.0.0.1:80/\n", `f.yaml:9: tasks[0].run.url: found "http://10.0.0.1:80/", expected one on loopback like http://127.0.0.1:{port}/predict`},
 		{"a digest", env + "tasks:\n  - name: t\n    class: inference\n    run:\n      artifact: abc\n      command: [x]\n", "f.yaml:7: tasks[0].run.artifact: found \"abc\", expected a SHA-256 of 64 hex digits, as `fleetbus artifacts push` prints it"},

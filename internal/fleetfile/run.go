@@ -28,6 +28,9 @@ func (d *decoder) run(into **messages.Run, keys map[string]*yaml.Node) func(*yam
 			{"url", d.text(&r.URL, "a URL on loopback", text)},
 			{"ready_url", d.text(&r.ReadyURL, "a URL on loopback", text)},
 			{"ready_timeout", d.quantity(&r.ReadyTimeout, Duration, messages.MaxRunReady)},
+			{"hang_timeout", d.quantity(&r.HangTimeout, Duration, messages.MaxRunReady)},
+			{"warmup", d.text(&r.Warmup, "a SHA-256 in hex", text)},
+			{"sessions", d.flag(&r.Sessions)},
 			{"stop_timeout", d.quantity(&r.StopTimeout, Duration, messages.MaxRunStop)},
 		})
 		d.require(n, path, fields, "command", "a list of words, the program first")

@@ -73,6 +73,8 @@ func guarded(t *testing.T) *server.Server {
 	straight.Subscribe.Allow = append(straight.Subscribe.Allow, client.Subscribe.Allow...)
 	operator := template(t, "Of an operator who stops robots")
 	writer := template(t, "Of a writer of named data")
+	artifacts := template(t, "Of a writer of artifacts")
+	logs := template(t, "Of a reader of what processes say")
 	program := template(t, "Of a program beside an agent")
 	program.Response = &server.ResponsePermission{MaxMsgs: 1, Expires: time.Minute}
 	s, err := server.NewServer(&server.Options{
@@ -84,6 +86,8 @@ func guarded(t *testing.T) *server.Server {
 			{Username: "straight", Password: secret, Permissions: straight},
 			{Username: "operator", Password: secret, Permissions: operator},
 			{Username: "writer", Password: secret, Permissions: writer},
+			{Username: "artifacts", Password: secret, Permissions: artifacts},
+			{Username: "logs", Password: secret, Permissions: logs},
 			{Username: "program", Password: secret, Permissions: program},
 		},
 	})

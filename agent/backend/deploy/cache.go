@@ -250,7 +250,12 @@ func (c *cache) makeRoom(a artifact.Artifact) error {
 		have = info.Size() // at most: what is not sure is fetched again
 	}
 	free, known := c.files.Free(c.dir)
+	found, err := c.look()
+	if err != nil {
+		return c.explain(a.Digest, a.Size, err)
+	}
 	c.mu.Lock()
+	c.held = found
 	delete(c.held, a.Digest) // it would not be fetched if it were there
 	list := slices.Collect(maps.Values(c.held))
 	out, fit := evict(list, c.neededLocked, a.Size, c.most, a.Size-have-free, known)
@@ -271,6 +276,36 @@ func (c *cache) makeRoom(a artifact.Artifact) error {
 		return nil
 	}
 	return c.explain(a.Digest, a.Size, c.save())
+}
+
+// look returns what is on the disk. A file of which nothing is known takes room all the same:
+// the agent was killed before it noted it, or the list was lost. It has no stamp, so that it
+// is read before it is used, and goes first.
+func (c *cache) look() (map[string]entry, error) {
+	list, err := os.ReadDir(c.dir)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found := make(map[string]entry)
+	for _, f := range list {
+		digest := f.Name()
+		if !messages.IsDigest(digest) {
+			continue
+		}
+		e, ok := c.held[digest]
+		stamp, size := bodyfile.Look(c.file(digest))
+		switch {
+		case stamp == "": // no regular file: not ours
+			continue
+		case !ok:
+			e = entry{Digest: digest}
+		}
+		e.Size = size // that of a file that was changed counts, too; its stamp says that it was
+		found[digest] = e
+	}
+	return found, nil
 }
 
 func (c *cache) noRoom(a artifact.Artifact, list []entry) error {

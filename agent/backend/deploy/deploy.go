@@ -2,11 +2,14 @@ package deploy
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
@@ -64,6 +67,9 @@ type Deployer struct {
 	cache *cache
 	local []string // the agent's environment, as far as it is passed on
 
+	swept    sync.Once
+	sweeping sync.WaitGroup
+
 	mu    sync.Mutex
 	ports map[string]bool // given to replicas that are open
 }
@@ -88,19 +94,27 @@ func New(nc *nats.Conn, o Options) (*Deployer, error) {
 	return d, nil
 }
 
-// Placed is told which tasks the agent is to run: what they need stays on the disk.
+// Placed is told which tasks the agent is to run: what they need stays on the disk. With its
+// first call goes what an agent has left there that was killed.
 func (d *Deployer) Placed(tasks []messages.Task) {
+	d.swept.Do(d.sweep)
 	digests := make(map[string]bool)
 	for _, t := range tasks {
-		if t.Run != nil && t.Run.Artifact != "" {
-			digests[t.Run.Artifact] = true
+		if t.Run == nil {
+			continue
+		}
+		for _, digest := range t.Run.Artifacts() {
+			digests[digest] = true
 		}
 	}
 	d.cache.want(digests)
 }
 
 // Close leaves the directory to others. All servers must be closed.
-func (d *Deployer) Close() { d.cache.close() }
+func (d *Deployer) Close() {
+	d.sweeping.Wait()
+	d.cache.close()
+}
 
 // port finds a port of loopback that is free, and that no replica here was given. Somebody
 // else may take it before the command does: the command then fails, and the next try has
@@ -129,6 +143,23 @@ func (d *Deployer) port(ctx context.Context, url string) (string, error) {
 		}
 	}
 	return "", messages.Errorf(messages.CodeBackendFailed, "find a free port: all that the system offers were given to other replicas")
+}
+
+// free refuses a port of the task's own that somebody listens on: asked there, he would be
+// taken for what is started here. A process of an agent that was killed is gone in seconds.
+func free(ctx context.Context, at string) error {
+	u, err := url.Parse(at)
+	if err != nil {
+		return messages.Errorf(messages.CodeBadRequest, "run.url: %v", err)
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", u.Host)
+	switch {
+	case err == nil:
+		_ = l.Close() // it was never used
+	case errors.Is(err, syscall.EADDRINUSE):
+		return messages.Errorf(messages.CodeBackendFailed, "%s, where its server is to listen, is taken: by another process, or by the replica that this one is to replace; with %s in url and command each has a port of its own", u.Host, messages.RunPort)
+	}
+	return nil // what else keeps one from listening there, the command says better
 }
 
 func (d *Deployer) returnPort(port string) {

@@ -3,10 +3,13 @@ package deploy
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -191,6 +194,58 @@ func TestServes(t *testing.T) {
 	}
 }
 
+// A port of the task's own, which must be free; it is free again when the replica is closed.
+func TestOwnPort(t *testing.T) {
+	r := newRig(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	host, port, err := net.SplitHostPort(l.Addr().String())
+	must(t, err)
+	must(t, l.Close())
+	d, _ := r.deployer(t.TempDir(), nil)
+	own := task("http", "", func(t *messages.Task) {
+		t.Run.URL, t.Run.ReadyURL, t.Run.Env["STUB_PORT"] = "http://"+host+":"+port+"/", "", port
+	})
+	for range 2 {
+		var n notes
+		s, err := d.Open(within(t), n.open(own))
+		must(t, err)
+		if got, err := ask(t, s, "x"); err != nil || !strings.HasSuffix(got, "|x") {
+			t.Errorf("%q, %v", got, err)
+		}
+		if _, err := d.Open(within(t), n.open(own)); err == nil || !strings.Contains(err.Error(), "is taken") {
+			t.Errorf("a second one beside it: %v", err)
+		}
+		must(t, s.Close())
+	}
+}
+
+// A policy is asked the warm-up observation before its replica is ready, and what is none
+// says so.
+func TestWarmup(t *testing.T) {
+	r := newRig(t)
+	d, _ := r.deployer(t.TempDir(), nil)
+	with := func(digest string) messages.Task {
+		return task("openpi", "", func(t *messages.Task) { t.Run.Warmup, t.Run.Sessions = digest, true })
+	}
+	var n notes
+	warm := with(r.push(policy.Observation(8, 42)))
+	d.Placed([]messages.Task{warm})
+	s, err := d.Open(within(t), n.open(warm))
+	must(t, err)
+	if !strings.Contains(n.text(), "warms up") || len(n.done) > 0 {
+		t.Errorf("it said %s, fetched %v", n.text(), n.done)
+	}
+	must(t, s.Close())
+	r.said("observed 42\n")
+	if !d.cache.needed(warm.Run.Warmup) || len(d.cache.used) > 0 {
+		t.Errorf("needed are %v, used %v", d.cache.wanted, d.cache.used)
+	}
+	if _, err := d.Open(within(t), n.open(with(r.push(nil)))); messages.CodeOf(err) != messages.CodeBadRequest || !strings.Contains(err.Error(), "run.warmup is the SHA-256 of one observation") {
+		t.Error(err)
+	}
+}
+
 // What a command finds around it, and what not.
 func TestSurroundings(t *testing.T) {
 	t.Setenv("NATS_PASSWORD", "secret")
@@ -270,12 +325,61 @@ func TestDies(t *testing.T) {
 		t.Error(err)
 	}
 	must(t, s.Close())
-	log := r.log()
-	for _, w := range []string{"[fleetbus] starts ", "listens, in ", "out of memory", "[fleetbus] ended: "} {
-		if !strings.Contains(log, w) {
-			t.Errorf("no %q in the log\n%s", w, log)
-		}
+	r.said("[fleetbus] starts ", "listens, in ", "out of memory", "[fleetbus] ended: ")
+}
+
+// A server that hangs is dead when it has been silent for hang_timeout, and none of it is left.
+func TestHangs(t *testing.T) {
+	r := newRig(t)
+	for _, mode := range []string{"http", "oip", "openpi"} {
+		t.Run(mode, func(t *testing.T) {
+			d, _ := r.deployer(t.TempDir(), nil)
+			file := filepath.Join(t.TempDir(), "pids")
+			var n notes
+			s, err := d.Open(within(t), n.open(task(mode, "", func(t *messages.Task) {
+				t.Run.Env["STUB_CHILD"], t.Run.HangTimeout, t.Run.StopTimeout = file, 200, 100
+			})))
+			must(t, err)
+			end := sync.OnceValue(s.Close)
+			defer func() { _ = end() }() // where the test fails before it looks
+			body := string(policy.Observation(8, 7))
+			if mode == "oip" {
+				body = string(oip.JSON("1", 1))
+			}
+			if _, err := ask(t, s, body); err != nil {
+				t.Fatal(err)
+			}
+			processes := pids(t, file)
+			freeze(t, processes[0])
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			if _, err := s.Serve(ctx, &backend.Request{Body: []byte(body)}); !errors.Is(err, context.DeadlineExceeded) {
+				t.Error(err)
+			}
+			dying := s.(backend.Dying)
+			select {
+			case <-dying.Done():
+			case <-time.After(patience):
+				t.Fatal("nobody noticed")
+			}
+			if err := dying.Err(); !strings.Contains(err.Error(), "it hangs: ") {
+				t.Error(err)
+			}
+			if err := end(); err == nil || !strings.Contains(err.Error(), "ignored SIGTERM for 100ms and was killed") {
+				t.Error(err)
+			}
+			gone(t, processes)
+		})
 	}
+}
+
+// said waits until the processes of the task have said all of it.
+func (r *rig) said(parts ...string) {
+	r.t.Helper()
+	eventually(r.t, strings.Join(parts, ", ")+" in the log", func() bool {
+		log := r.log()
+		return !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(log, p) })
+	})
 }
 
 // log is what the processes of the task said.

@@ -20,6 +20,9 @@ type entry struct {
 // where that is not enough for the cache; that the disk is still too full is found by
 // writing. It is pure.
 func evict(held []entry, needed func(digest string) bool, size, most, lacking int64, known bool) (out []string, ok bool) {
+	if size > most {
+		return nil, false // and the sum below cannot overflow: files are there
+	}
 	have := size
 	for _, e := range held {
 		have += e.Size

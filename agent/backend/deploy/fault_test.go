@@ -6,6 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"math"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,6 +48,9 @@ func TestFaults(t *testing.T) {
 
 	plain := filepath.Join(t.TempDir(), "plain")
 	must(t, os.WriteFile(plain, nil, 0o600))
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer taken.Close()
 	quick := func(t *messages.Task) { t.Run.ReadyTimeout = 200 }
 	for _, tt := range []struct {
 		name string
@@ -75,6 +80,9 @@ func TestFaults(t *testing.T) {
 		{name: "never, frames", task: task("exec", "", func(t *messages.Task) { quick(t); t.Run.Env[stubEnv] = "never" }), code: messages.CodeBackendFailed, want: "sent no ready frame within 200ms"},
 		{name: "crash", task: task("crash", "", nil), code: messages.CodeBackendFailed, want: "ended before it was ready: exit status 3; its last line: no GPU found"},
 		{name: "crash, policy", task: task("openpi", "", func(t *messages.Task) { t.Run.Env[stubEnv] = "crash" }), code: messages.CodeBackendFailed, want: "ended before it was ready: exit status 3"},
+		{name: "port taken", task: task("http", "", func(t *messages.Task) { t.Run.URL = "http://" + taken.Addr().String() + "/predict" }), code: messages.CodeBackendFailed,
+			want: taken.Addr().String() + ", where its server is to listen, is taken: by another process, or by the replica that this one is to replace; with {port} in url and command"},
+		{name: "port taken, policy", task: task("openpi", "", func(t *messages.Task) { t.Run.URL = "ws://" + taken.Addr().String() }), code: messages.CodeBackendFailed, want: "is taken"},
 		{name: "nothing to run", task: messages.Task{Name: "grasp", Class: messages.Inference}, code: messages.CodeBadRequest, want: "brings nothing"},
 		{name: "another machine", task: task("http", "", func(t *messages.Task) { t.Run.URL = "http://10.0.0.1:80/" }), code: messages.CodeBadRequest, want: "expected one on loopback"},
 	} {
@@ -264,6 +272,59 @@ func TestCache(t *testing.T) {
 	}
 }
 
+// Files of which nothing is known any more take room, too: they go first, and one that is
+// wanted is read, not fetched. What is listed and not there takes none.
+func TestCacheFindsWhatIsThere(t *testing.T) {
+	r := newRig(t)
+	const size = 1 << 20
+	var digests []string
+	for i := range 4 {
+		digests = append(digests, r.push(body(uint64(i), size)))
+	}
+	dir := t.TempDir()
+	limit := func(o *Options) { o.Cache = 3*size + size/2 }
+	d, _ := r.deployer(dir, limit)
+	get := func(d *Deployer, i int) {
+		t.Helper()
+		_, release, err := d.cache.get(within(t), digests[i], func(string) {}, func(float64) {})
+		must(t, err)
+		release()
+	}
+	for i := range 3 {
+		get(d, i)
+	}
+	d.Close()
+	must(t, os.Remove(filepath.Join(dir, ours, listFile)))
+	must(t, os.WriteFile(filepath.Join(dir, "notes.txt"), []byte("somebody's"), 0o600))
+
+	second, nc := r.deployer(dir, limit)
+	get(second, 1)
+	if in := nc.Stats().InBytes; in > size/2 {
+		t.Errorf("%d bytes came for what was there", in)
+	}
+	get(second, 3)
+	left := []bool{}
+	for _, digest := range digests {
+		_, err := os.Stat(filepath.Join(dir, digest))
+		left = append(left, err == nil)
+	}
+	if n := len(slices.DeleteFunc(slices.Clone(left), func(there bool) bool { return !there })); n != 3 || !left[1] || !left[3] {
+		t.Errorf("on the disk are %v of 4, and 3 fit", left)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "notes.txt")); err != nil {
+		t.Error(err)
+	}
+	for _, i := range []int{1, 3} { // removed by hand: it takes no room
+		must(t, os.Remove(filepath.Join(dir, digests[i])))
+	}
+	get(second, 0)
+	get(second, 2)
+	get(second, 3)
+	if list, err := second.cache.look(); err != nil || len(list) != 3 {
+		t.Errorf("on the disk are %v, %v", list, err)
+	}
+}
+
 func TestEvict(t *testing.T) {
 	at := func(n int) time.Time { return time.Unix(int64(n), 0) }
 	held := []entry{{"c", 10, "", at(3)}, {"a", 10, "", at(1)}, {"b", 10, "", at(2)}, {"d", 10, "", at(1)}}
@@ -280,7 +341,8 @@ func TestEvict(t *testing.T) {
 		{name: "the older first", size: 25, most: 40, want: "a d b", ok: true},
 		{name: "what is needed stays", needed: "ad", size: 10, most: 40, want: "b", ok: true},
 		{name: "all are needed", needed: "abcd", size: 10, most: 40},
-		{name: "too large", size: 50, most: 40, want: "a d b c"},
+		{name: "too large", size: 50, most: 40},
+		{name: "larger than any disk", size: math.MaxInt64, most: 40},
 		{name: "the disk is full", size: 10, most: 100, lacking: 15, known: true, want: "a d", ok: true},
 		{name: "it is not known how full", size: 10, most: 100, lacking: 15, ok: true},
 		{name: "the disk stays full", size: 10, most: 100, lacking: 1000, known: true, want: "a d b c", ok: true},
@@ -361,4 +423,49 @@ func TestAgentKilled(t *testing.T) {
 	must(t, second.Process.Kill())
 	_ = second.Wait()
 	gone(t, again)
+}
+
+// What an agent has left that was killed is removed when the next one begins, also what may
+// not be written to; and not while another process has the directory.
+func TestSweep(t *testing.T) {
+	r := newRig(t)
+	dir := t.TempDir()
+	left := filepath.Join(dir, workDir, "gone.0", "unpacked")
+	must(t, os.MkdirAll(left, 0o700))
+	must(t, os.WriteFile(filepath.Join(left, "weights"), body(1, 1000), 0o400))
+	must(t, os.Chmod(left, 0o500))
+	must(t, os.MkdirAll(filepath.Join(dir, oldPrefix+"1", workDir), 0o700)) // one that was not swept to its end
+	there := func(path string) bool { _, err := os.Stat(path); return err == nil }
+
+	held, err := bodyfile.Open(t.Context(), filepath.Join(dir, ours), func() {})
+	must(t, err)
+	first, _ := r.deployer(dir, nil)
+	first.Placed(nil)
+	first.Close()
+	if !there(left) {
+		t.Error("it was removed while another process had it")
+	}
+	held.Close()
+
+	d, _ := r.deployer(dir, nil)
+	var n notes
+	here := task("http", r.push([]byte("model-1")), nil)
+	d.Placed([]messages.Task{here})
+	s, err := d.Open(within(t), n.open(here))
+	must(t, err)
+	d.Placed(nil) // what runs stays, whatever is placed
+	if got, err := ask(t, s, "x"); err != nil || got != "model-1|x" || !there(filepath.Join(dir, workDir, "grasp.0")) {
+		t.Errorf("%q, %v", got, err)
+	}
+	d.sweeping.Wait()
+	list, err := os.ReadDir(dir)
+	must(t, err)
+	var names []string
+	for _, e := range list {
+		names = append(names, e.Name())
+	}
+	if there(left) || slices.ContainsFunc(names, func(s string) bool { return strings.HasPrefix(s, oldPrefix) }) {
+		t.Errorf("left are %v", names)
+	}
+	must(t, s.Close())
 }

@@ -3,6 +3,7 @@ package deploy
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -16,6 +17,7 @@ import (
 	"github.com/fleetbus/fleetbus/agent/backend/execio"
 	"github.com/fleetbus/fleetbus/agent/backend/httpio"
 	"github.com/fleetbus/fleetbus/agent/backend/openpi"
+	"github.com/fleetbus/fleetbus/internal/artifact"
 	"github.com/fleetbus/fleetbus/messages"
 )
 
@@ -25,6 +27,7 @@ type launch struct {
 	d     *Deployer
 	open  backend.Open
 	run   messages.Run
+	warm  []byte // observation, with openpi
 	stop  time.Duration
 	dir   string // working directory
 	words []string
@@ -69,20 +72,30 @@ func (d *Deployer) Open(ctx context.Context, open backend.Open) (_ backend.Serve
 // prepare makes all that the command needs.
 func (l *launch) prepare(ctx context.Context) error {
 	path, port := "", ""
-	if l.run.Artifact != "" {
-		note := func(text string) { l.open.Note("%s", text) }
-		fetched := func(done float64) {
-			if l.open.Fetched != nil {
-				l.open.Fetched(done)
-			}
+	if l.run.Kind() != messages.ServeExec && !strings.Contains(l.run.URL, messages.RunPort) {
+		if err := free(ctx, l.run.URL); err != nil {
+			return err
 		}
-		p, release, err := l.d.cache.get(ctx, l.run.Artifact, note, fetched)
+	}
+	if l.run.Warmup != "" {
+		// It is small: what is told of is how much of the model is there.
+		file, err := l.fetch(ctx, l.run.Warmup, func(float64) {})
 		if err != nil {
 			return err
 		}
-		l.undo = append(l.undo, release)
-		if path, err = filepath.Abs(p); err != nil {
-			return messages.Errorf(messages.CodeInternal, "artifact: %v", err)
+		if l.warm, err = observation(file); err != nil {
+			return err
+		}
+	}
+	if l.run.Artifact != "" {
+		var err error
+		path, err = l.fetch(ctx, l.run.Artifact, func(done float64) {
+			if l.open.Fetched != nil {
+				l.open.Fetched(done)
+			}
+		})
+		if err != nil {
+			return err
 		}
 	}
 	if l.run.Names(messages.RunPort) || strings.Contains(l.run.URL, messages.RunPort) {
@@ -97,15 +110,15 @@ func (l *launch) prepare(ctx context.Context) error {
 		return err
 	}
 	// Names have no dots.
-	l.dir = filepath.Join(l.d.o.Dir, "work", task+"."+suffix)
-	err = os.RemoveAll(l.dir)
+	l.dir = filepath.Join(l.d.o.Dir, workDir, task+"."+suffix)
+	err = removeAll(l.dir)
 	if err == nil {
 		err = os.MkdirAll(l.dir, 0o700)
 	}
 	if err != nil {
 		return messages.Errorf(messages.CodeBackendFailed, "working directory of replica %s: %v", l.open.Replica, err)
 	}
-	l.undo = append(l.undo, func() { _ = os.RemoveAll(l.dir) }) // what stays is removed by the next start
+	l.undo = append(l.undo, func() { _ = removeAll(l.dir) }) // what stays is removed by the next start
 
 	fill := strings.NewReplacer(messages.RunArtifact, path, messages.RunPort, port)
 	for _, w := range l.run.Command {
@@ -131,6 +144,36 @@ func (l *launch) prepare(ctx context.Context) error {
 	l.said = speak(l.d.b, s.String(), l.d.o.Logger)
 	l.undo = append(l.undo, l.said.close)
 	return nil
+}
+
+// fetch returns the path of an artifact, which stays until the launch is closed.
+func (l *launch) fetch(ctx context.Context, digest string, fetched func(float64)) (string, error) {
+	path, release, err := l.d.cache.get(ctx, digest, func(text string) { l.open.Note("%s", text) }, fetched)
+	if err != nil {
+		return "", err
+	}
+	l.undo = append(l.undo, release)
+	if path, err = filepath.Abs(path); err != nil {
+		return "", messages.Errorf(messages.CodeInternal, "artifact: %v", err)
+	}
+	return path, nil
+}
+
+// observation reads an artifact that is one.
+func observation(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, messages.Errorf(messages.CodeInternal, "warm-up observation: %v", err)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, openpi.DefaultMaxBody+1))
+	switch {
+	case err != nil:
+		return nil, messages.Errorf(messages.CodeInternal, "warm-up observation: %v", err)
+	case len(data) == 0 || len(data) > openpi.DefaultMaxBody:
+		return nil, messages.Errorf(messages.CodeBadRequest, "warm-up observation: artifact %s is empty or larger than %d bytes; run.warmup is the SHA-256 of one observation, as a client sends it", artifact.Short(filepath.Base(path)), openpi.DefaultMaxBody)
+	}
+	return data, nil
 }
 
 // say adds a line of ours to what the command says.
@@ -198,11 +241,13 @@ func (l *launch) openServer(ctx context.Context) (_ backend.Server, err error) {
 
 // handler is what asks the server.
 func (l *launch) handler() backend.Handler {
-	name, log := l.open.Task.Name, l.d.o.Logger
+	name, log, hang := l.open.Task.Name, l.d.o.Logger, messages.Millis(l.run.HangTimeout)
 	if l.run.Kind() == messages.ServeOpenPI {
-		return openpi.New(openpi.Options{Name: name, URL: l.run.URL, ReadyTimeout: l.ready(), Logger: log})
+		return openpi.New(openpi.Options{Name: name, URL: l.run.URL, Warmup: l.warm, Sessions: l.run.Sessions, ReadyTimeout: l.ready(), HangTimeout: hang, Logger: log})
 	}
-	return httpio.New(httpio.Options{Name: name, URL: l.run.URL, OIP: l.run.Kind() == messages.ServeOIP, ReadyURL: l.run.ReadyURL, ReadyTimeout: l.ready(), Logger: log})
+	return httpio.New(httpio.Options{
+		Name: name, URL: l.run.URL, OIP: l.run.Kind() == messages.ServeOIP, ReadyURL: l.run.ReadyURL, ReadyTimeout: l.ready(), HangTimeout: hang, Logger: log,
+	})
 }
 
 // lastWords is the last line that a program has said, for an error message.

@@ -1,7 +1,6 @@
 package deploy
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -80,22 +79,13 @@ func (p *program) why(exit error) error {
 
 // listen passes lines on.
 func (p *program) listen(r *os.File, lines func(string), log *slog.Logger) {
-	const longest = 4096
-	buf := bufio.NewReaderSize(r, longest)
-	for {
-		line, _, err := buf.ReadLine() // a longer line comes in pieces
-		if err != nil {
-			return
-		}
-		if len(line) == 0 {
-			continue
-		}
+	proc.Lines(r, func(line string) {
 		p.mu.Lock()
-		p.last = string(line[:min(len(line), 256)])
+		p.last = line[:min(len(line), 256)]
 		p.mu.Unlock()
-		lines(string(line))
-		log.Info("process", "name", p.name, "line", string(line))
-	}
+		lines(line)
+		log.Info("process", "name", p.name, "line", line)
+	})
 }
 
 // stop ends the group: SIGTERM, then SIGKILL. The error says that it had to be killed.

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -62,6 +63,9 @@ func stub(mode string) int {
 			return 1
 		}
 	}
+	if kind, ok := strings.CutPrefix(mode, "suite "); ok {
+		return suite(kind)
+	}
 	switch mode {
 	case "crash":
 		fmt.Println("loading")
@@ -81,6 +85,7 @@ func stub(mode string) int {
 		return serveHTTP(&oip.Server{})
 	case "openpi":
 		return serveHTTP(&policy.Server{Metadata: policy.Metadata(), Infer: func(_ context.Context, observation []byte) ([]byte, error) {
+			fmt.Println("observed", policy.IDOf(observation))
 			return policy.Answer(policy.IDOf(observation)), nil
 		}})
 	case "exec":
@@ -102,7 +107,11 @@ func content() string {
 }
 
 func serveHTTP(h http.Handler) int {
-	l, err := net.Listen("tcp", "127.0.0.1:"+os.Getenv("FLEETBUS_PORT"))
+	port := os.Getenv("FLEETBUS_PORT")
+	if port == "" {
+		port = os.Getenv("STUB_PORT")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:"+port)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -203,6 +212,23 @@ func alive(pid int) bool {
 	}
 	_, rest, _ := strings.Cut(string(stat), ") ")
 	return !strings.HasPrefix(rest, "Z")
+}
+
+// freeze stops a process, and returns when none of its threads runs any more: on a busy
+// machine the signal takes a moment to reach them all.
+func freeze(t *testing.T, pid int) {
+	t.Helper()
+	must(t, syscall.Kill(pid, syscall.SIGSTOP))
+	eventually(t, "process "+strconv.Itoa(pid)+" to stop", func() bool {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		for _, thread := range threads {
+			stat, err := os.ReadFile(thread)
+			if _, rest, _ := strings.Cut(string(stat), ") "); err == nil && !strings.HasPrefix(rest, "T") {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // pids waits for the numbers that a command and its own child have written.

@@ -184,6 +184,12 @@ func (c *child) read(r *os.File) {
 	buf := bufio.NewReaderSize(r, 64<<10)
 	for {
 		h, body, err := readFrame(buf, c.o.MaxBody)
+		var large *largeBody
+		if errors.As(err, &large) && h.Type == typeResult {
+			// The fault of one request: to end the child would fail all, and the next attempt
+			// would end another one.
+			h, err = header{Type: typeError, ID: h.ID, Code: string(messages.CodePayloadTooLarge), Message: fmt.Sprintf("the result of handler %q is too large: %v", c.o.Name, err)}, nil
+		}
 		if err == nil {
 			err = c.handle(h, body)
 		}

@@ -137,8 +137,8 @@ func beChild(mode string) {
 			answer.header.ID = 99
 		case "ready again":
 			answer.header.Type = typeReady
-		case "large":
-			answer.body = make([]byte, 5000)
+		case "large log":
+			answer = frame{header{Type: typeLog, ID: h.ID}, make([]byte, 5000)}
 		case "progress":
 			send(header{Type: typeProgress, ID: h.ID, Done: 0.5, Note: "half"}, nil)
 		case "train": // from the checkpoint, if there is one, by way of two more

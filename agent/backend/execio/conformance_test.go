@@ -122,7 +122,7 @@ func TestConformance(t *testing.T) {
 			{Name: "crash", Body: "die", Code: failed, Text: "exit status 7; its last line on standard error: CUDA error", Dies: "CUDA error"},
 			{Name: "garbage", Body: "garbage", Code: failed, Text: "its output is not a frame", Dies: "not a frame"},
 			{Name: "cut", Body: "cut", Code: failed, Text: "its output ends inside a body of 100 bytes", Dies: "ends inside a body"},
-			{Name: "large", Body: "large", Code: failed, Text: "raise MaxBody", Dies: "8388609 bytes"},
+			{Name: "large", Body: "large", Code: messages.CodePayloadTooLarge, Text: "has a body of 8388609 bytes, allowed are 8388608; send a reference instead, or raise MaxBody"},
 		},
 		Unready: []backendtest.Unready{
 			{Name: "never", Code: failed, Text: "sent no ready frame within 300ms", Start: suiteStart("never-ready", soon)},

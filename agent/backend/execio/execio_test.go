@@ -201,7 +201,7 @@ func TestChildrenThatEnd(t *testing.T) {
 		{"unknown type", `frame type "chunk" is not one we know; allowed are ready, result, error, progress`},
 		{"unknown id", "a result frame is for request 99, which was never sent"},
 		{"ready again", "a second ready frame"},
-		{"large", `a "result" frame has a body of 5000 bytes, allowed are 4096`},
+		{"large log", `a "log" frame has a body of 5000 bytes, allowed are 4096`},
 	} {
 		t.Run(s.body, func(t *testing.T) {
 			o, _ := options("echo")

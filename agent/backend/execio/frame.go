@@ -75,8 +75,20 @@ func writeFrame(w io.Writer, h header, body []byte) error {
 	return err
 }
 
+// largeBody is the error of a frame that was read to its end and has more than may be kept.
+type largeBody struct {
+	kind string
+	n    uint32
+	most int
+}
+
+func (e *largeBody) Error() string {
+	return fmt.Sprintf("a %s frame has a body of %d bytes, allowed are %d; send a reference instead, or raise MaxBody", quote([]byte(e.kind)), e.n, e.most)
+}
+
 // readFrame reads one frame. The error is io.EOF where the input ends between two
-// frames, and says what was found instead of a frame otherwise.
+// frames, a [*largeBody] where the next one can be read, and says what was found instead of a
+// frame otherwise.
 func readFrame(r *bufio.Reader, maxBody int) (header, []byte, error) {
 	var h header
 	var size [4]byte
@@ -102,7 +114,10 @@ func readFrame(r *bufio.Reader, maxBody int) (header, []byte, error) {
 	}
 	n = binary.BigEndian.Uint32(size[:])
 	if uint64(n) > uint64(maxBody) {
-		return h, nil, fmt.Errorf("a %s frame has a body of %d bytes, allowed are %d; send a reference instead, or raise MaxBody", quote([]byte(h.Type)), n, maxBody)
+		if _, err := io.CopyN(io.Discard, r, int64(n)); err != nil {
+			return h, nil, fmt.Errorf("its output ends inside a body of %d bytes, allowed are %d: %w", n, maxBody, err)
+		}
+		return h, nil, &largeBody{h.Type, n, maxBody}
 	}
 	body := make([]byte, n)
 	if _, err := io.ReadFull(r, body); err != nil {

@@ -54,7 +54,8 @@ func TestMalformedFrames(t *testing.T) {
 		{"a list", "\x00\x00\x00\x02[]\x00\x00\x00\x00", "not a JSON object"},
 		{"no body length", string(good[:len(good)-9]), "ends inside the length of a body"},
 		{"half a body", string(good[:len(good)-1]), "ends inside a body of 5 bytes"},
-		{"large body", "\x00\x00\x00\x11{\"type\":\"result\"}\x10\x00\x00\x00", `a "result" frame has a body of 268435456 bytes, allowed are 100`},
+		{"large body", "\x00\x00\x00\x11{\"type\":\"result\"}\x10\x00\x00\x00", "ends inside a body of 268435456 bytes, allowed are 100"},
+		{"large body, all of it", "\x00\x00\x00\x11{\"type\":\"result\"}\x00\x00\x00\x65" + strings.Repeat("x", 101), `a "result" frame has a body of 101 bytes, allowed are 100; send a reference instead`},
 	} {
 		_, _, err := readFrame(bufio.NewReader(strings.NewReader(c.in)), 100)
 		if err == nil || !strings.Contains(err.Error(), c.text) {

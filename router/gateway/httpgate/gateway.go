@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed" // the description of the API
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -26,6 +27,14 @@ const (
 	DefaultRate        = 5000
 )
 
+// transferTime is how long a client may take to send a body, and to take an answer: 8 MB in it
+// are 1.1 Mbit/s. Who is slower must not keep a place from others. maxDrain is how much of a
+// body is read that is not wanted.
+const (
+	transferTime = time.Minute
+	maxDrain     = 64 << 20
+)
+
 // roomForHeaders is what a message has beside the body, bytes; far more than it needs.
 const roomForHeaders = 4096
 
@@ -40,6 +49,8 @@ type Config struct {
 	Connected func() bool // whether there is a NATS server; nil: nobody knows
 
 	Logger *slog.Logger // nil: slog.Default()
+
+	transfer time.Duration // 0: transferTime; tests have less of it
 }
 
 // Gateway is the door. It is an http.Handler; [Gateway.Run] serves it.
@@ -77,6 +88,9 @@ func (c Config) normal(most int64) (Config, error) {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
+	}
+	if c.transfer == 0 {
+		c.transfer = transferTime
 	}
 	if c.MaxInFlight < 0 || c.MaxBody < 0 || c.Rate < 0 {
 		return c, messages.Errorf(messages.CodeBadRequest, "requests at once, body and rate: found %d, %d, %v; allowed is more than 0", c.MaxInFlight, c.MaxBody, c.Rate)
@@ -164,14 +178,15 @@ func parsePath(text string) (p path, ok bool) {
 
 // ServeHTTP serves a request.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g.limit(w)
 	p, ok := parsePath(r.URL.Path)
 	if !ok {
-		fail(w, messages.Errorf(messages.CodeNotFound, "there is no %s here; GET /openapi.yaml says what there is", clip(r.URL.Path)))
+		g.refuse(w, r, messages.Errorf(messages.CodeNotFound, "there is no %s here; GET /openapi.yaml says what there is", clip(r.URL.Path)))
 		return
 	}
 	if want := methods[p.end]; r.Method != want && (want != http.MethodGet || r.Method != http.MethodHead) {
 		w.Header().Set("Allow", want)
-		failWith(w, http.StatusMethodNotAllowed, messages.Errorf(messages.CodeBadRequest, "found method %s, allowed is %s", clip(r.Method), want))
+		g.refuseWith(w, r, http.StatusMethodNotAllowed, messages.Errorf(messages.CodeBadRequest, "found method %s, allowed is %s", clip(r.Method), want))
 		return
 	}
 	switch p.end { // these tell nothing that needs a key, and are asked by machines that have none
@@ -184,7 +199,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if !g.cfg.Keys.Allow(r) {
 		w.Header().Set("WWW-Authenticate", "Api-Key")
-		fail(w, messages.Errorf(messages.CodeUnauthorized, "send a header Authorization: Api-Key … with a key of this gateway"))
+		g.refuse(w, r, messages.Errorf(messages.CodeUnauthorized, "send a header Authorization: Api-Key … with a key of this gateway"))
 		return
 	}
 	switch p.end {
@@ -197,12 +212,12 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if !validVersion(p.version) {
-		fail(w, messages.Errorf(messages.CodeNotFound, "version: found %q, expected up to %d letters, digits, dots, - and _", clip(p.version), maxVersion))
+		g.refuse(w, r, messages.Errorf(messages.CodeNotFound, "version: found %q, expected up to %d letters, digits, dots, - and _", clip(p.version), maxVersion))
 		return
 	}
 	leave, busy := g.enter()
 	if busy != nil {
-		fail(w, busy)
+		g.refuse(w, r, busy)
 		return
 	}
 	defer leave()
@@ -214,6 +229,33 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case endInfer:
 		g.infer(w, r, p)
 	}
+}
+
+// limit gives a client transferTime for its body, and no limit for what it was given before.
+// It fails where there is no connection, as in a test.
+func (g *Gateway) limit(w http.ResponseWriter) {
+	c := http.NewResponseController(w)
+	_ = c.SetReadDeadline(time.Now().Add(g.cfg.transfer))
+	_ = c.SetWriteDeadline(time.Time{})
+}
+
+// unlimit is called when the body is there: from now on reading only finds that a client has gone.
+func unlimit(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+}
+
+// refuse answers with an error, which a client that still sends its body can read: many write
+// all of it before they look, and of a connection that was closed meanwhile they see a reset.
+// One that asked first (Expect) has not begun.
+func (g *Gateway) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	g.refuseWith(w, r, status(messages.AsError(err, messages.CodeInternal).Code), err)
+}
+
+func (g *Gateway) refuseWith(w http.ResponseWriter, r *http.Request, status int, err error) {
+	if r.Header.Get("Expect") == "" {
+		_, _ = io.Copy(io.Discard, io.LimitReader(r.Body, maxDrain)) // what it ends with changes nothing
+	}
+	failWith(w, status, err)
 }
 
 // enter takes a place, unless the door is full or asked too often.

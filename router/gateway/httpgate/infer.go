@@ -3,9 +3,11 @@ package httpgate
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"math"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -113,9 +115,10 @@ func (g *Gateway) infer(w http.ResponseWriter, r *http.Request, p path) {
 	}
 	w.Header().Set(messages.HeaderID, in.ID)
 	if err != nil {
-		fail(w, err)
+		g.refuse(w, r, err)
 		return
 	}
+	unlimit(w)
 	answer, err := g.c.Infer(r.Context(), in)
 	if err != nil {
 		fail(w, err)
@@ -135,6 +138,7 @@ func (g *Gateway) infer(w http.ResponseWriter, r *http.Request, p path) {
 	h.Set(messages.HeaderAttempt, strconv.Itoa(answer.Attempt))
 	h.Set(messages.HeaderService, strconv.FormatInt(answer.Service.Microseconds(), 10))
 	h.Set("Content-Length", strconv.Itoa(len(answer.Body)))
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(g.cfg.transfer))
 	_, _ = w.Write(answer.Body) // whoever has gone needs none
 }
 
@@ -222,6 +226,9 @@ func (g *Gateway) body(r *http.Request, contentType string) ([]byte, error) {
 		_, err = io.ReadFull(r.Body, body)
 	} else if body, err = io.ReadAll(io.LimitReader(r.Body, int64(g.cfg.MaxBody)+1)); len(body) > g.cfg.MaxBody {
 		return nil, tooLarge("more than " + strconv.Itoa(g.cfg.MaxBody))
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil, messages.Errorf(messages.CodeBadRequest, "the body took longer than %v; send it faster, or compress it", g.cfg.transfer)
 	}
 	if err != nil {
 		return nil, messages.Errorf(messages.CodeBadRequest, "the body ended after %d bytes: %v", len(body), err)

@@ -1,0 +1,72 @@
+package router_test
+
+import (
+	"bytes"
+	"context"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/fleetbus/fleetbus/agent"
+	"github.com/fleetbus/fleetbus/agent/backend/backendtest"
+	"github.com/fleetbus/fleetbus/messages"
+	"github.com/fleetbus/fleetbus/router"
+	"github.com/fleetbus/fleetbus/testing/lab"
+	"github.com/nats-io/nats.go"
+)
+
+// Bodies of all sizes up to the payload limit come back byte for byte, through the router's
+// NATS door and the Go client, by the queue and straight; over the limit the error has the
+// sizes, and what to raise.
+func TestBytes(t *testing.T) {
+	const most, forHeaders = 8 << 20, 4096
+	l := lab.New(t)
+	service := router.NewService(l.Conn(), router.Config{Fleet: lab.Fleet, Origin: "router", Logger: lab.Log()})
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- service.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	if err := service.Client().Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	echo := func(_ context.Context, r *agent.Request) ([]byte, error) { return r.Body, nil }
+	for _, delivery := range []messages.Delivery{"", messages.Direct} {
+		task := messages.Task{Name: "echo" + string(delivery), Class: messages.Inference, Demand: messages.Resources{Compute: 1, Storage: 1, Network: 1}, Delivery: delivery}
+		agent := l.Agent("edge-"+task.Name, task, agent.Func(task.Name, echo))
+		l.Place(task, "edge-"+task.Name)
+		c, nc := l.Client("lab"), l.Conn()
+		door := func(body []byte) ([]byte, string) {
+			m := &nats.Msg{Subject: "fb." + lab.Fleet + "." + messages.DefaultSite + ".req.inference.lab." + task.Name, Data: body, Header: nats.Header{"Fb-Left-Ms": {"20000"}}}
+			answer, err := nc.RequestMsg(m, lab.Patience)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return answer.Data, answer.Header.Get("Fb-Error") + answer.Header.Get("Fb-Error-Message")
+		}
+		seed := uint64(time.Now().UnixNano())
+		dice := rand.New(rand.NewPCG(seed, 0))
+		for _, n := range backendtest.Sizes(most-forHeaders, dice) {
+			body := backendtest.Random(n, dice)
+			if got, failed := door(body); failed != "" || !bytes.Equal(got, body) {
+				t.Fatalf("seed %d, NATS, %s: %d bytes came back as %d others: %s", seed, task.Name, n, len(got), failed)
+			}
+			answer, err := c.Infer(t.Context(), router.Inference{Task: task.Name, Body: body, Deadline: 20 * time.Second})
+			if err != nil || !bytes.Equal(answer.Body, body) {
+				t.Fatalf("seed %d, Go, %s: %d bytes did not come back: %v", seed, task.Name, n, err)
+			}
+		}
+		for _, n := range []int{most - 64, most} { // it fits to the router, and no further; or not at all
+			_, err := c.Infer(t.Context(), router.Inference{Task: task.Name, Body: make([]byte, n)})
+			backendtest.WantError(t, err, messages.CodePayloadTooLarge, "raise max_payload")
+		}
+		if _, failed := door(make([]byte, most-64)); failed == "" || failed[:len(messages.CodePayloadTooLarge)] != string(messages.CodePayloadTooLarge) {
+			t.Errorf("NATS, %s: %s", task.Name, failed)
+		}
+		agent.Stop()
+	}
+}
