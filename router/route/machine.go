@@ -134,6 +134,9 @@ func (m *Machine) step(ev Event) {
 		for i := range m.tries {
 			if t := &m.tries[i]; t.queued {
 				t.acked, m.admit = true, true
+				if m.watched { // a large body may have been on its way for long
+					m.look = m.now.Add(AckWait - SuspectAfter)
+				}
 			}
 		}
 	case PublishFailed:

@@ -124,6 +124,13 @@ func TestMachine(t *testing.T) {
 			{351, Event{Kind: Result, Agent: "a", Attempt: 2, Err: busy}, "-a, +a#0, send b#2 refused, +b#2"},
 			{360, Event{Kind: Result, Agent: "b", Attempt: 2}, "answer b#2"},
 		}},
+		"queue, it was long on its way there": {with(queued, func(p *Params) { p.Stuck = func() bool { return true } }), []turn{
+			{0, Event{Kind: Start}, "queue#1, @20"},
+			{20, Event{Kind: Timer}, "+a#0, +b#0, +c#0, @250"},
+			{241, Event{Kind: Published}, "@471"},
+			{256, Event{Kind: Accepted, Agent: "a", Attempt: 1}, "+a#1, -b, -c, @1000"},
+			{296, Event{Kind: Result, Agent: "a", Attempt: 1}, "answer a#1"},
+		}},
 		"queue, plain": {queued, []turn{
 			{0, Event{Kind: Start}, "queue#1, @20"},
 			{1, Event{Kind: Published}, ""},
