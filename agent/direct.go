@@ -171,7 +171,12 @@ func (a *Agent) admit(req messages.Request, m *nats.Msg, late time.Duration) (*e
 	if class := local[0].task.Class; class != req.Class || class == messages.Training {
 		return nil, messages.Errorf(messages.CodeBadRequest, "task %q is of class %s and was asked for %s; training goes through the queue alone", req.Task, class, req.Class)
 	}
-	if a.flight.has(req.ID) {
+	switch runs, handed := a.flight.look(req.ID); {
+	case handed: // whoever asks would rely on its being accepted
+		err := messages.Errorf(messages.CodeBusy, "agent %q has become too slow for it and gave it back to the queue; ask another replica", a.id)
+		err.RetryAfter = handoverGrace
+		return nil, err
+	case runs:
 		return nil, nil
 	}
 	left := req.Left

@@ -18,7 +18,8 @@ import (
 //
 // A request that takes overrunBy longer than is expected, and at least overrunLeast, shows that
 // the machine has become slow: how slow, the last time tells. Before there was one it is
-// taken for twice as slow: something else of the same weight runs there.
+// taken for twice as slow: something else of the same weight runs there. And for slowMost times
+// at most: one that takes longer is another kind of request, and says nothing of the next.
 const (
 	expectWeight = 0.3
 	leapFactor   = 1.65
@@ -28,6 +29,7 @@ const (
 	overrunBy    = 0.2
 	overrunLeast = 2 * time.Millisecond // timers and the scheduler are late by as much
 	slowGuess    = 2
+	slowMost     = 4
 
 	latencyWeight = 0.2
 	rateTime      = 5 * time.Second
@@ -81,7 +83,7 @@ func (l *load) ended(took time.Duration, cut bool, now time.Time) {
 		return
 	}
 	if by := ms / l.quick; by > leapFactor {
-		l.slower = by
+		l.slower = min(by, slowMost)
 	} else {
 		l.quick = 0
 	}
@@ -112,10 +114,13 @@ func (l *load) ifSlow() time.Duration {
 
 func (l *load) slowTime() float64 { return l.expect * cmp.Or(l.slower, slowGuess) }
 
-// overran notes that a request has shown that the machine has become slow.
+// overran notes that a request has shown that the machine has become slow. Of several that run
+// at once each shows it; it has become slow once.
 func (l *load) overran(now time.Time) {
 	l.last = now
-	l.slows(l.slowTime())
+	if l.quick == 0 {
+		l.slows(l.slowTime())
+	}
 }
 
 // leap takes a service time for the usual one from now on; by how much others differ from
