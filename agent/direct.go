@@ -265,6 +265,9 @@ func (a *Agent) refusal(task string, local []*replica) *messages.Error {
 func (e *execution) runDirect() {
 	r := e.replica
 	defer e.cancel()
+	defer r.a.flight.remove(e)
+	s := slot{r: r}
+	defer s.free(0, false) // all deferred: a handler may end its goroutine with runtime.Goexit
 	if e.req.Class == messages.Action {
 		r.a.journal(e.req, messages.GoalAccepted, nil, 0)
 	}
@@ -293,10 +296,9 @@ func (e *execution) runDirect() {
 		// Persist, then send: who reads an answer finds the outcome in the journal.
 		r.a.journal(e.req, state, fault, took)
 	}
-	r.release(took, e.cutOff(fault))
+	s.free(took, e.cutOff(fault))
 	r.a.ended(e, fault)
 	r.a.answer(e.req, resp, fault, took, deadlineOf(e), e.parts.end())
-	r.a.flight.remove(e)
 }
 
 // over reports whether the time of an action is over. The clock is asked too: the timers of

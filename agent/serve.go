@@ -81,13 +81,14 @@ func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
 		}
 		return nil // it runs here already; its end acknowledges this delivery too
 	}
-	defer r.a.flight.leave(e)
+	defer r.a.flight.leave(e) // deferred: a handler may end its goroutine with runtime.Goexit
 	if r.task.Idempotent && deliveries(m) > 1 {
 		r.a.acceptNow(e) // whoever had it before may have handed it over
 	} else {
 		r.a.accepts.begun()
 	}
 	watch := r.watch(e, left)
+	defer e.endsHere(watch)
 	resp, fault, took := r.execute(e)
 	here := e.endsHere(watch)
 	s.free(took, e.cutOff(fault))

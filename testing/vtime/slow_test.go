@@ -3,6 +3,7 @@ package vtime_test
 import (
 	"context"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -31,6 +32,7 @@ type seeBench struct {
 	mu    sync.Mutex
 	takes map[string]time.Duration // by agent
 	deaf  bool                     // the handler of the edge does not heed its context
+	exits int                      // how many requests with the body "exit" end the goroutine of the handler
 	begun map[string][]string      // by agent: bodies
 	ended map[string]time.Duration // by body: after how long its context ended in a handler
 }
@@ -80,8 +82,14 @@ func (j *seeBench) agent(id string) {
 	}, agent.Func("see", func(ctx context.Context, r *agent.Request) ([]byte, error) {
 		j.mu.Lock()
 		j.begun[id] = append(j.begun[id], string(r.Body))
-		takes, deaf := j.takes[id], j.deaf && id == "edge"
+		takes, deaf, exits := j.takes[id], j.deaf && id == "edge", j.exits > 0 && string(r.Body) == "exit"
+		if exits {
+			j.exits--
+		}
 		j.mu.Unlock()
+		if exits {
+			runtime.Goexit()
+		}
 		over, begun := ctx.Done(), time.Now()
 		if deaf {
 			over = nil
@@ -315,6 +323,28 @@ func TestHandedOverIsNotAcceptedStraight(t *testing.T) {
 			}
 		}
 		asked.Wait()
+	})
+}
+
+// A handler that ends its goroutine is an accident. Its request moves elsewhere, as the agent
+// does not claim to hold it, and the slot serves on.
+func TestHandlerEndsItsGoroutine(t *testing.T) {
+	bubble(t, func(t *testing.T, s *natstest.Server, b *bus.Bus) {
+		j := newSeeBench(t, s, b, true)
+		j.agent("edge")
+		for range 2 {
+			j.want("quick", 75*ms, "edge", 40*ms, 41*ms)
+		}
+		for _, only := range []string{"", "edge"} { // out of the queue, and straight
+			j.exits = 1
+			begun := time.Now()
+			a, err := j.client.Infer(within(t, time.Minute), router.Inference{Task: "see", Body: []byte("exit"), Deadline: time.Second, Agent: only, AgentOnly: only != ""})
+			if took := time.Since(begun); err != nil || string(a.Body) != "exit" || took > 500*ms {
+				t.Errorf("agent %q: %v after %v", only, err, took)
+			}
+			pass(time.Second)
+			j.want("quick", 75*ms, "edge", 40*ms, 41*ms)
+		}
 	})
 }
 
