@@ -61,7 +61,7 @@ func (e *execution) handOver() {
 	}
 	r := e.replica
 	r.mu.Lock()
-	r.load.overran(time.Now())
+	r.load.overran(e.begun, time.Now())
 	r.mu.Unlock()
 	e.word.said.Store(true) // whoever takes it says the next word
 	r.nak([]string{e.ack})  // first: its caller waits

@@ -175,14 +175,22 @@ func TestOverrun(t *testing.T) {
 	}
 	serve(20, 40*ms)
 	want("steady", 48*ms, 80*ms, 40)
-	l.overran(now)
-	want("handed over", 0, 0, 80)
+	l.overran(now, now)
+	want("handed over", 48*ms, 80*ms, 80)
+	if !l.hopeless(79*ms, now.Add(guessGood-1)) || l.hopeless(79*ms, now.Add(guessGood)) {
+		t.Error("a guess is good for another time than guessGood")
+	}
 	serve(1, 100*ms)
 	want("slower than that", 0, 0, 86) // follows as ever
 	serve(30, 40*ms)
 	want("quick again", 48*ms, 100*ms, 40)
-	l.overran(now)
-	want("as slow as the last time", 0, 0, 100)
+	l.overran(now, now)
+	want("as slow as the last time", 48*ms, 100*ms, 100)
+	l.overran(now.Add(1), now.Add(60*ms))
+	want("twice", 0, 0, 100)
+	if !l.hopeless(99*ms, now.Add(60*ms+expectGood-1)) || l.hopeless(99*ms, now.Add(60*ms+expectGood)) {
+		t.Error("what two have shown is good for another time than expectGood")
+	}
 	serve(1, 50*ms) // it was not: a hiccup
 	serve(30, 50*ms)
 	want("as quick as this", 60*ms, 125*ms, 50)
@@ -194,9 +202,9 @@ func TestOverrun(t *testing.T) {
 	serve(30, 50*ms)
 	want("after a long one", 60*ms, 200*ms, 50)
 	for range 4 { // all that run at once show it
-		l.overran(now)
+		l.overran(now, now.Add(60*ms))
 	}
-	want("four at once", 0, 0, 200)
+	want("four at once", 60*ms, 200*ms, 200)
 	serve(30, 50*ms)
 	want("and back from that", 60*ms, 200*ms, 50)
 	l = load{}
