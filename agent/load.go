@@ -21,7 +21,8 @@ import (
 // taken for twice as slow: something else of the same weight runs there. And for slowMost times
 // at most: one that takes longer is another kind of request, and says nothing of the next.
 // Until a request has come to its end, or a second one has taken too long, that is a guess, which
-// is good for guessGood: what was a pause of a garbage collector's is over by then.
+// is good for guessGood: what was a pause of a garbage collector's is over by then, and it is
+// as quick as before.
 const (
 	expectWeight = 0.3
 	leapFactor   = 1.65
@@ -111,7 +112,7 @@ func (l *load) overrun() time.Duration {
 	case l.expect == 0 || l.quick > 0 && !l.guess:
 		return 0
 	case l.guess:
-		usual, spread = l.quick, l.spread*l.quick/l.expect
+		usual, spread = l.quickly()
 	}
 	least := float64(overrunLeast) / float64(time.Millisecond)
 	return time.Duration((usual + max(overrunBy*usual, least) + spreads*spread) * float64(time.Millisecond))
@@ -159,12 +160,15 @@ const spreads = 2
 // vain keeps one waiting that could be answered. Who has served nothing for a while begins
 // it all the same, to see whether that is still so.
 func (l *load) hopeless(left time.Duration, now time.Time) bool {
-	good := expectGood
-	if l.guess {
-		good = guessGood
+	usual, spread := l.expect, l.spread
+	if l.guess && now.Sub(l.last) >= guessGood {
+		usual, spread = l.quickly()
 	}
-	return now.Sub(l.last) < good && float64(left)/float64(time.Millisecond) < l.expect+spreads*l.spread
+	return now.Sub(l.last) < expectGood && float64(left)/float64(time.Millisecond) < usual+spreads*spread
 }
+
+// quickly is what was expected before the machine seemed to become slow.
+func (l *load) quickly() (usual, spread float64) { return l.quick, l.spread * l.quick / l.expect }
 
 // measure brings the rate up to now and returns it.
 func (l *load) measure(now time.Time) float64 {

@@ -180,6 +180,9 @@ func TestOverrun(t *testing.T) {
 	if !l.hopeless(79*ms, now.Add(guessGood-1)) || l.hopeless(79*ms, now.Add(guessGood)) {
 		t.Error("a guess is good for another time than guessGood")
 	}
+	if !l.hopeless(39*ms, now.Add(guessGood)) || l.hopeless(41*ms, now.Add(guessGood)) {
+		t.Error("what was known before is forgotten with it")
+	}
 	serve(1, 100*ms)
 	want("slower than that", 0, 0, 86) // follows as ever
 	serve(30, 40*ms)

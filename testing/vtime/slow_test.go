@@ -251,6 +251,24 @@ func TestHandedOverToNobody(t *testing.T) {
 	})
 }
 
+// A guess that the machine has become slow is soon over; what was handed over is not begun again
+// all the same: not even the machine as it was would have the time.
+func TestHandedOverIsNotBegunAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, s *natstest.Server, b *bus.Bus) {
+		j := newSeeBench(t, s, b, true)
+		j.set("edge", 400*ms)
+		j.agent("edge")
+		for range 8 {
+			j.want("quick", 790*ms, "edge", 400*ms, 401*ms)
+		}
+		j.set("edge", time.Second)
+		j.want("first", 790*ms, "busy", 480*ms, 790*ms)
+		if n := j.times("edge", "first"); n != 1 {
+			t.Errorf("begun %d times", n)
+		}
+	})
+}
+
 // Where nobody else serves a task, a request stays where it is: it may be in time, and nobody
 // would take it.
 func TestTheOnlyReplicaHandsNothingOver(t *testing.T) {
