@@ -171,7 +171,12 @@ func (a *Agent) admit(req messages.Request, m *nats.Msg, late time.Duration) (*e
 	if class := local[0].task.Class; class != req.Class || class == messages.Training {
 		return nil, messages.Errorf(messages.CodeBadRequest, "task %q is of class %s and was asked for %s; training goes through the queue alone", req.Task, class, req.Class)
 	}
-	if a.flight.has(req.ID) {
+	switch runs, handed := a.flight.look(req.ID); {
+	case handed: // whoever asks would rely on its being accepted
+		err := messages.Errorf(messages.CodeBusy, "agent %q has become too slow for it and gave it back to the queue; ask another replica", a.id)
+		err.RetryAfter = handoverGrace
+		return nil, err
+	case runs:
 		return nil, nil
 	}
 	left := req.Left
@@ -260,6 +265,9 @@ func (a *Agent) refusal(task string, local []*replica) *messages.Error {
 func (e *execution) runDirect() {
 	r := e.replica
 	defer e.cancel()
+	defer r.a.flight.remove(e)
+	s := slot{r: r}
+	defer s.free(0, false) // all deferred: a handler may end its goroutine with runtime.Goexit
 	if e.req.Class == messages.Action {
 		r.a.journal(e.req, messages.GoalAccepted, nil, 0)
 	}
@@ -288,10 +296,9 @@ func (e *execution) runDirect() {
 		// Persist, then send: who reads an answer finds the outcome in the journal.
 		r.a.journal(e.req, state, fault, took)
 	}
-	r.release(took, e.cutOff(fault))
+	s.free(took, e.cutOff(fault))
 	r.a.ended(e, fault)
 	r.a.answer(e.req, resp, fault, took, deadlineOf(e), e.parts.end())
-	r.a.flight.remove(e)
 }
 
 // over reports whether the time of an action is over. The clock is asked too: the timers of

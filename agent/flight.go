@@ -80,12 +80,6 @@ func (f *flight) remove(e *execution) {
 	delete(f.ids, e.req.ID)
 }
 
-func (f *flight) has(id string) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.ids[id] != nil
-}
-
 // holds returns those of ids that run.
 func (f *flight) holds(ids []string) []string {
 	f.mu.Lock()
@@ -147,10 +141,12 @@ func (f *flight) names() (names []string, handlers bool) {
 	slices.SortFunc(list, func(a, b *execution) int { return cmp.Compare(a.req.ID, b.req.ID) })
 	handlers = true
 	for _, e := range list {
-		if e.returned.Load() {
+		switch {
+		case e.returned.Load() && e.fate.Load() == fateHanded: // it is somebody else's
+		case e.returned.Load():
 			handlers = false
 			names = append(names, fmt.Sprintf("request %s of task %q, whose end could not be stored or sent", e.req.ID, e.req.Task))
-		} else {
+		default:
 			names = append(names, fmt.Sprintf("handler %q with request %s of task %q", e.replica.task.HandlerName(), e.req.ID, e.req.Task))
 		}
 	}

@@ -13,7 +13,8 @@ import (
 //
 //   - Only a task that says that it is idempotent is handed over: whoever takes it begins
 //     anew, and a handler that does not heed its context goes on. What such a one returns in
-//     time is an answer like any other.
+//     time is an answer like any other. Nor is one that has a single replica in its queue:
+//     nobody else would take it, and late is sooner than never.
 //   - It is in doubt when it has taken overrun of what is expected, and is handed over then
 //     if it would miss its deadline on a machine as slow as this one was the last time, and
 //     somebody else has handoverLeast left to answer it.
@@ -36,7 +37,7 @@ const (
 // watch arranges that e is handed over when that is due. The timer is to be stopped when the
 // handler has returned; nil: it stays here, come what may.
 func (r *replica) watch(e *execution, left time.Duration) *time.Timer {
-	if !r.task.Idempotent || e.req.Stream || r.batch.together() || left == messages.NoDeadline {
+	if !r.task.Idempotent || alone(r.task) || e.req.Stream || r.batch.together() || asksMetadata(e.req) || left == messages.NoDeadline {
 		return nil
 	}
 	r.mu.Lock()
@@ -48,6 +49,11 @@ func (r *replica) watch(e *execution, left time.Duration) *time.Timer {
 	return time.AfterFunc(after, e.handOver)
 }
 
+// alone reports whether a task has one replica at most in each queue: there is one queue a site.
+func alone(t messages.Task) bool {
+	return t.Per == messages.PerSite || t.Per == messages.PerFleet && t.Replicas < 2
+}
+
 // handOver gives e back to the queue and ends its context, unless its handler has returned.
 func (e *execution) handOver() {
 	if !e.fate.CompareAndSwap(fateOpen, fateHanded) {
@@ -55,7 +61,7 @@ func (e *execution) handOver() {
 	}
 	r := e.replica
 	r.mu.Lock()
-	r.load.overran(time.Now())
+	r.load.overran(e.begun, time.Now())
 	r.mu.Unlock()
 	e.word.said.Store(true) // whoever takes it says the next word
 	r.nak([]string{e.ack})  // first: its caller waits
@@ -72,10 +78,19 @@ func (e *execution) endsHere(t *time.Timer) bool {
 	return e.fate.CompareAndSwap(fateOpen, fateReturned)
 }
 
-// handed reports whether a request is in the queue again that this agent has begun.
-func (f *flight) handed(id string) bool {
+// look reports whether this agent has begun a request, and has given it back to the queue since.
+func (f *flight) look(id string) (runs, handed bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	e := f.ids[id]
-	return e != nil && e.fate.Load() == fateHanded
+	return e != nil, e != nil && e.fate.Load() == fateHanded
+}
+
+// leave takes e out of the table at its end; one that was handed over, handoverGrace later.
+func (f *flight) leave(e *execution) {
+	if e.fate.Load() == fateHanded {
+		time.AfterFunc(handoverGrace, func() { f.remove(e) })
+		return
+	}
+	f.remove(e)
 }

@@ -18,16 +18,22 @@ import (
 //
 // A request that takes overrunBy longer than is expected, and at least overrunLeast, shows that
 // the machine has become slow: how slow, the last time tells. Before there was one it is
-// taken for twice as slow: something else of the same weight runs there.
+// taken for twice as slow: something else of the same weight runs there. And for slowMost times
+// at most: one that takes longer is another kind of request, and says nothing of the next.
+// Until a request has come to its end, or a second one has taken too long, that is a guess, which
+// is good for guessGood: what was a pause of a garbage collector's is over by then, and it is
+// as quick as before.
 const (
 	expectWeight = 0.3
 	leapFactor   = 1.65
 	cutFactor    = 1.3
 	expectGood   = time.Second
+	guessGood    = 100 * time.Millisecond
 
 	overrunBy    = 0.2
 	overrunLeast = 2 * time.Millisecond // timers and the scheduler are late by as much
 	slowGuess    = 2
+	slowMost     = 4
 
 	latencyWeight = 0.2
 	rateTime      = 5 * time.Second
@@ -45,6 +51,7 @@ type load struct {
 	last   time.Time
 	quick  float64 // ms that were expected before the machine became slow; 0: it is not
 	slower float64 // by what factor it was, the last time; 0: it never was
+	guess  bool    // that it is slow, and how much: no request has shown it to its end, or twice
 
 	counted uint64 // served, when the rate was last reckoned
 	at      time.Time
@@ -64,10 +71,12 @@ func (l *load) ended(took time.Duration, cut bool, now time.Time) {
 	l.latency += latencyWeight * (ms - l.latency)
 	if cut {
 		if ms > leapFactor*l.expect {
+			l.guess = false
 			l.slows(cutFactor * ms)
 		}
 		return
 	}
+	l.guess = false
 	switch {
 	case l.expect > 0 && ms > leapFactor*l.expect:
 		l.slows(ms)
@@ -81,7 +90,7 @@ func (l *load) ended(took time.Duration, cut bool, now time.Time) {
 		return
 	}
 	if by := ms / l.quick; by > leapFactor {
-		l.slower = by
+		l.slower = min(by, slowMost)
 	} else {
 		l.quick = 0
 	}
@@ -98,11 +107,15 @@ func (l *load) slows(ms float64) {
 // overrun is after how much service a request shows that the machine has become slow; 0:
 // nothing is known, or it is slow already.
 func (l *load) overrun() time.Duration {
-	if l.expect == 0 || l.quick > 0 {
+	usual, spread := l.expect, l.spread
+	switch {
+	case l.expect == 0 || l.quick > 0 && !l.guess:
 		return 0
+	case l.guess:
+		usual, spread = l.quickly()
 	}
 	least := float64(overrunLeast) / float64(time.Millisecond)
-	return time.Duration((l.expect + max(overrunBy*l.expect, least) + spreads*l.spread) * float64(time.Millisecond))
+	return time.Duration((usual + max(overrunBy*usual, least) + spreads*spread) * float64(time.Millisecond))
 }
 
 // ifSlow is what a request takes in all where the machine has become slow.
@@ -110,12 +123,24 @@ func (l *load) ifSlow() time.Duration {
 	return time.Duration(l.slowTime() * float64(time.Millisecond))
 }
 
-func (l *load) slowTime() float64 { return l.expect * cmp.Or(l.slower, slowGuess) }
+func (l *load) slowTime() float64 {
+	if l.guess {
+		return l.expect
+	}
+	return l.expect * cmp.Or(l.slower, slowGuess)
+}
 
-// overran notes that a request has shown that the machine has become slow.
-func (l *load) overran(now time.Time) {
+// overran notes that a request that was begun at a time has shown that the machine has become
+// slow. Of several that run at once each shows it; it has become slow once.
+func (l *load) overran(begun, now time.Time) {
+	switch {
+	case l.quick == 0:
+		l.slows(l.slowTime())
+		l.guess = true
+	case begun.After(l.last):
+		l.guess = false
+	}
 	l.last = now
-	l.slows(l.slowTime())
 }
 
 // leap takes a service time for the usual one from now on; by how much others differ from
@@ -135,8 +160,15 @@ const spreads = 2
 // vain keeps one waiting that could be answered. Who has served nothing for a while begins
 // it all the same, to see whether that is still so.
 func (l *load) hopeless(left time.Duration, now time.Time) bool {
-	return now.Sub(l.last) < expectGood && float64(left)/float64(time.Millisecond) < l.expect+spreads*l.spread
+	usual, spread := l.expect, l.spread
+	if l.guess && now.Sub(l.last) >= guessGood {
+		usual, spread = l.quickly()
+	}
+	return now.Sub(l.last) < expectGood && float64(left)/float64(time.Millisecond) < usual+spreads*spread
 }
+
+// quickly is what was expected before the machine seemed to become slow.
+func (l *load) quickly() (usual, spread float64) { return l.quick, l.spread * l.quick / l.expect }
 
 // measure brings the rate up to now and returns it.
 func (l *load) measure(now time.Time) float64 {

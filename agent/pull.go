@@ -259,6 +259,12 @@ func (p *puller) renewSoon() { nudge(p.rerank) }
 
 // worker serves one message after the other until quit.
 func (p *puller) worker() {
+	over := false
+	defer func() {
+		if !over { // a handler has ended its goroutine; who asks for messages must have one that reads them
+			p.r.a.lives.begin(p.worker)
+		}
+	}()
 	for {
 		select {
 		case m := <-p.msgs:
@@ -269,6 +275,7 @@ func (p *puller) worker() {
 				case m := <-p.msgs:
 					p.giveBack(m)
 				default:
+					over = true
 					return
 				}
 			}

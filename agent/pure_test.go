@@ -175,14 +175,25 @@ func TestOverrun(t *testing.T) {
 	}
 	serve(20, 40*ms)
 	want("steady", 48*ms, 80*ms, 40)
-	l.overran(now)
-	want("handed over", 0, 0, 80)
+	l.overran(now, now)
+	want("handed over", 48*ms, 80*ms, 80)
+	if !l.hopeless(79*ms, now.Add(guessGood-1)) || l.hopeless(79*ms, now.Add(guessGood)) {
+		t.Error("a guess is good for another time than guessGood")
+	}
+	if !l.hopeless(39*ms, now.Add(guessGood)) || l.hopeless(41*ms, now.Add(guessGood)) {
+		t.Error("what was known before is forgotten with it")
+	}
 	serve(1, 100*ms)
 	want("slower than that", 0, 0, 86) // follows as ever
 	serve(30, 40*ms)
 	want("quick again", 48*ms, 100*ms, 40)
-	l.overran(now)
-	want("as slow as the last time", 0, 0, 100)
+	l.overran(now, now)
+	want("as slow as the last time", 48*ms, 100*ms, 100)
+	l.overran(now.Add(1), now.Add(60*ms))
+	want("twice", 0, 0, 100)
+	if !l.hopeless(99*ms, now.Add(60*ms+expectGood-1)) || l.hopeless(99*ms, now.Add(60*ms+expectGood)) {
+		t.Error("what two have shown is good for another time than expectGood")
+	}
 	serve(1, 50*ms) // it was not: a hiccup
 	serve(30, 50*ms)
 	want("as quick as this", 60*ms, 125*ms, 50)
@@ -190,6 +201,15 @@ func TestOverrun(t *testing.T) {
 	want("slow", 0, 0, 200)
 	serve(30, 50*ms)
 	want("and back", 60*ms, 200*ms, 50)
+	serve(1, time.Second) // another kind of request, not a machine that is twenty times as slow
+	serve(30, 50*ms)
+	want("after a long one", 60*ms, 200*ms, 50)
+	for range 4 { // all that run at once show it
+		l.overran(now, now.Add(60*ms))
+	}
+	want("four at once", 60*ms, 200*ms, 200)
+	serve(30, 50*ms)
+	want("and back from that", 60*ms, 200*ms, 50)
 	l = load{}
 	serve(20, ms)
 	want("too quick for timers", 3*ms, 2*ms, 1)
@@ -197,6 +217,40 @@ func TestOverrun(t *testing.T) {
 	want("cut off", 0, 0, 6.5)
 	serve(30, ms)
 	want("how slow it was is not known", 3*ms, 2*ms, 1)
+}
+
+// Watched is what may be given to somebody else, and would miss its deadline if it is not.
+func TestWatched(t *testing.T) {
+	const ms = time.Millisecond
+	for name, c := range map[string]struct {
+		change func(*messages.Task, *messages.Request)
+		left   time.Duration
+		want   bool
+	}{
+		"would miss it":                {nil, 75 * ms, true},
+		"would not":                    {nil, 81 * ms, false},
+		"nobody could meet it":         {nil, 52 * ms, false},
+		"without a deadline":           {nil, messages.NoDeadline, false},
+		"one for each robot":           {func(t *messages.Task, _ *messages.Request) { t.Replicas, t.Per = 0, messages.PerRobot }, 75 * ms, true},
+		"one for each queue":           {func(t *messages.Task, _ *messages.Request) { t.Replicas, t.Per = 0, messages.PerSite }, 75 * ms, false},
+		"one in all":                   {func(t *messages.Task, _ *messages.Request) { t.Replicas = 1 }, 75 * ms, false},
+		"not idempotent":               {func(t *messages.Task, _ *messages.Request) { t.Idempotent = false }, 75 * ms, false},
+		"streamed":                     {func(_ *messages.Task, q *messages.Request) { q.Stream = true }, 75 * ms, false},
+		"asks the backend, no request": {func(_ *messages.Task, q *messages.Request) { q.ContentType = messages.MetadataType }, 75 * ms, false},
+		"in batches":                   {func(t *messages.Task, _ *messages.Request) { t.MaxBatch = 4 }, 75 * ms, false},
+	} {
+		task := messages.Task{Name: "see", Class: messages.Inference, Replicas: 2, Idempotent: true}
+		req := messages.Request{ID: "a", Class: messages.Inference, Task: "see"}
+		if c.change != nil {
+			c.change(&task, &req)
+		}
+		r := &replica{task: task, load: load{expect: 40}, batch: batches{most: task.Batch()}}
+		e := &execution{req: req, replica: r}
+		timer := r.watch(e, c.left)
+		if got := timer != nil; got != c.want || !e.endsHere(timer) {
+			t.Errorf("%s: watched %v, want %v", name, got, c.want)
+		}
+	}
 }
 
 // What a request is expected to take follows a leap at once, and small differences slowly;

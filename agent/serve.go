@@ -59,7 +59,7 @@ func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
 		fault = r.a.guards.observe(req)
 	}
 	if fault == nil {
-		if fault = r.tooLong(left); fault != nil && deliveries(m) <= giveBacks {
+		if fault = r.tooLong(left); fault != nil && deliveries(m) < giveBacks {
 			r.giveBack(req.ID, m.Reply)
 			s.free(0, false)
 			return nil
@@ -76,25 +76,25 @@ func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
 		e.word.subject = r.a.replySubject(req)
 	}
 	if !r.a.flight.add(e) {
-		if r.a.flight.handed(req.ID) {
+		if _, handed := r.a.flight.look(req.ID); handed {
 			r.giveBack(req.ID, m.Reply)
 		}
 		return nil // it runs here already; its end acknowledges this delivery too
 	}
+	defer r.a.flight.leave(e) // deferred: a handler may end its goroutine with runtime.Goexit
 	if r.task.Idempotent && deliveries(m) > 1 {
 		r.a.acceptNow(e) // whoever had it before may have handed it over
 	} else {
 		r.a.accepts.begun()
 	}
 	watch := r.watch(e, left)
+	defer e.endsHere(watch)
 	resp, fault, took := r.execute(e)
 	here := e.endsHere(watch)
 	s.free(took, e.cutOff(fault))
 	if !here && fault != nil {
-		time.AfterFunc(handoverGrace, func() { r.a.flight.remove(e) })
-		return nil
+		return nil // whoever has it now answers
 	}
-	defer r.a.flight.remove(e)
 	r.a.ended(e, fault)
 	if !r.a.answer(req, resp, fault, took, deadlineOf(e), e.parts.end()) {
 		return nil

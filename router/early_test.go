@@ -155,3 +155,24 @@ func TestQueueDeliversNothing(t *testing.T) {
 		t.Fatalf("after %v: %+v, %v", time.Since(begun), ans, err)
 	}
 }
+
+// What a backend says of itself takes no time of the model's: neither a queue nor a replica
+// seems quicker for it.
+func TestMetadataIsNoServiceTime(t *testing.T) {
+	f := newFleet(t)
+	r := task(messages.Inference, "see", "edge")
+	f.plan(r)
+	f.agent("edge", echo).pull("see", 0, 1) // it says that it took 1 ms
+	c := f.client()
+	for _, x := range []struct {
+		content string
+		want    time.Duration
+	}{{messages.MetadataType, 0}, {"image/png", time.Millisecond}} {
+		if _, err := c.Infer(ctxFor(t), Inference{Task: "see", ContentType: x.content}); err != nil {
+			t.Fatal(err)
+		}
+		if got := c.loads.load(time.Now(), "edge", &r.Task, time.Second).Latency; got != x.want {
+			t.Errorf("after %s: a latency of %v", x.content, got)
+		}
+	}
+}

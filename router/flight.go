@@ -341,6 +341,7 @@ func (f *flight) note(now time.Time, a arrival) {
 		return
 	}
 	switch err := a.ev.Err; {
+	case err == nil && f.req.ContentType == messages.MetadataType: // the model was not asked
 	case err == nil:
 		f.c.loads.note(now, a.ev.Agent, f.req.Task, a.service, false)
 		if f.queued {

@@ -3,6 +3,7 @@ package vtime_test
 import (
 	"context"
 	"log/slog"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -31,14 +32,18 @@ type seeBench struct {
 	mu    sync.Mutex
 	takes map[string]time.Duration // by agent
 	deaf  bool                     // the handler of the edge does not heed its context
+	exits int                      // how many requests with the body "exit" end the goroutine of the handler
 	begun map[string][]string      // by agent: bodies
 	ended map[string]time.Duration // by body: after how long its context ended in a handler
 }
 
-func newSeeBench(t *testing.T, s *natstest.Server, b *bus.Bus, idempotent bool) *seeBench {
+func newSeeBench(t *testing.T, s *natstest.Server, b *bus.Bus, idempotent bool, change ...func(*messages.Task)) *seeBench {
 	t.Helper()
 	j := &seeBench{t: t, s: s, b: b, task: messages.Task{Name: "see", Class: messages.Inference, Replicas: 2, Idempotent: idempotent},
 		takes: map[string]time.Duration{"edge": 40 * ms, "cloud": 15 * ms}, begun: map[string][]string{}, ended: map[string]time.Duration{}}
+	for _, f := range change {
+		f(&j.task)
+	}
 	routes := messages.TaskRoute{Task: j.task}
 	for rank, id := range []string{"edge", "cloud"} {
 		j.put(bus.Placements, id, &messages.Placement{Agent: id, Term: messages.Term{Epoch: 1, Revision: 1}, Rev: 1,
@@ -77,8 +82,14 @@ func (j *seeBench) agent(id string) {
 	}, agent.Func("see", func(ctx context.Context, r *agent.Request) ([]byte, error) {
 		j.mu.Lock()
 		j.begun[id] = append(j.begun[id], string(r.Body))
-		takes, deaf := j.takes[id], j.deaf && id == "edge"
+		takes, deaf, exits := j.takes[id], j.deaf && id == "edge", j.exits > 0 && string(r.Body) == "exit"
+		if exits {
+			j.exits--
+		}
 		j.mu.Unlock()
+		if exits {
+			runtime.Goexit()
+		}
 		over, begun := ctx.Done(), time.Now()
 		if deaf {
 			over = nil
@@ -237,6 +248,121 @@ func TestHandedOverToNobody(t *testing.T) {
 			t.Errorf("%s after %v", who, took)
 		}
 		j.want("next", time.Second, "edge", 100*ms, 101*ms)
+	})
+}
+
+// A guess that the machine has become slow is soon over; what was handed over is not begun again
+// all the same: not even the machine as it was would have the time.
+func TestHandedOverIsNotBegunAgain(t *testing.T) {
+	bubble(t, func(t *testing.T, s *natstest.Server, b *bus.Bus) {
+		j := newSeeBench(t, s, b, true)
+		j.set("edge", 400*ms)
+		j.agent("edge")
+		for range 8 {
+			j.want("quick", 790*ms, "edge", 400*ms, 401*ms)
+		}
+		j.set("edge", time.Second)
+		j.want("first", 790*ms, "busy", 480*ms, 790*ms)
+		if n := j.times("edge", "first"); n != 1 {
+			t.Errorf("begun %d times", n)
+		}
+	})
+}
+
+// Where nobody else serves a task, a request stays where it is: it may be in time, and nobody
+// would take it.
+func TestTheOnlyReplicaHandsNothingOver(t *testing.T) {
+	bubble(t, func(t *testing.T, s *natstest.Server, b *bus.Bus) {
+		j := newSeeBench(t, s, b, true, func(t *messages.Task) { t.Replicas = 1 })
+		j.agent("edge")
+		for range 8 {
+			j.want("quick", 75*ms, "edge", 40*ms, 41*ms)
+		}
+		j.set("edge", 60*ms)
+		j.want("hiccup", 75*ms, "edge", 60*ms, 61*ms)
+	})
+}
+
+// Of requests that a replica serves at once all are handed over when its machine becomes slow.
+// It takes that for one reason, not for one each.
+func TestSlowMachineHandsOverAllAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, s *natstest.Server, b *bus.Bus) {
+		j := newSeeBench(t, s, b, true, func(t *messages.Task) { t.Concurrency = 4 })
+		j.agent("edge")
+		j.agent("cloud")
+		for range 8 {
+			j.want("quick", 75*ms, "edge", 40*ms, 41*ms)
+		}
+		j.set("edge", 100*ms)
+		pass(5 * ms)
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() { j.want("first", 75*ms, "cloud", 63*ms, 72*ms) })
+		}
+		all.Wait()
+		if n := j.times("edge", "first"); n != 4 {
+			t.Errorf("%d were begun on the edge, want 4", n)
+		}
+		// It expects twice the time, and not sixteen times.
+		j.want("has time enough", 200*ms, "edge", 100*ms, 101*ms)
+	})
+}
+
+// What an agent has handed over it does not accept straight, for nobody could rely on it.
+func TestHandedOverIsNotAcceptedStraight(t *testing.T) {
+	bubble(t, func(t *testing.T, s *natstest.Server, b *bus.Bus) {
+		j := newSeeBench(t, s, b, true)
+		j.agent("edge")
+		for range 8 {
+			j.want("quick", 75*ms, "edge", 40*ms, 41*ms)
+		}
+		j.set("edge", 100*ms)
+		var asked sync.WaitGroup
+		asked.Go(func() {
+			_, err := j.client.Infer(within(t, time.Minute), router.Inference{Task: "see", ID: "handed", Body: []byte("first"), Deadline: 75 * ms})
+			if err == nil {
+				t.Error("answered in time")
+			}
+		})
+		for _, c := range []struct {
+			at         time.Duration
+			kind, code string
+		}{
+			{45 * ms, "accepted", ""},
+			{10 * ms, "result", "busy"},
+		} {
+			pass(c.at)
+			do := b.Subject(messages.KindDo, site)
+			do.Agent, do.Origin, do.Task = "edge", origin, "see"
+			req := messages.Request{ID: "handed", Class: messages.Inference, Task: "see", Origin: origin, Attempt: 2, Left: 500 * ms}
+			m := must[*nats.Msg](t)(b.Conn.RequestMsg(&nats.Msg{Subject: do.String(), Header: nats.Header(req.Header())}, time.Second))
+			if kind, code := m.Header.Get(messages.HeaderKind), m.Header.Get(messages.HeaderError); kind != c.kind || code != c.code {
+				t.Errorf("%v later: %v", c.at, m.Header)
+			}
+		}
+		asked.Wait()
+	})
+}
+
+// A handler that ends its goroutine is an accident. Its request moves elsewhere, as the agent
+// does not claim to hold it, and the slot serves on.
+func TestHandlerEndsItsGoroutine(t *testing.T) {
+	bubble(t, func(t *testing.T, s *natstest.Server, b *bus.Bus) {
+		j := newSeeBench(t, s, b, true)
+		j.agent("edge")
+		for range 2 {
+			j.want("quick", 75*ms, "edge", 40*ms, 41*ms)
+		}
+		for _, only := range []string{"", "edge"} { // out of the queue, and straight
+			j.exits = 1
+			begun := time.Now()
+			a, err := j.client.Infer(within(t, time.Minute), router.Inference{Task: "see", Body: []byte("exit"), Deadline: time.Second, Agent: only, AgentOnly: only != ""})
+			if took := time.Since(begun); err != nil || string(a.Body) != "exit" || took > 500*ms {
+				t.Errorf("agent %q: %v after %v", only, err, took)
+			}
+			pass(time.Second)
+			j.want("quick", 75*ms, "edge", 40*ms, 41*ms)
+		}
 	})
 }
 
