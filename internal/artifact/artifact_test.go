@@ -202,7 +202,7 @@ func TestUnfinished(t *testing.T) {
 	again, err := b.NewUpload(bus.Artifacts)
 	must(t, err)
 	must(t, again.Write(within(t), []byte("x")))
-	for range 16 {
+	for range 20 { // as above
 		must(t, again.Write(within(t), make([]byte, bus.Chunk)))
 	}
 	if n, bytes, err := RemoveUnfinished(within(t), b, 0); n != 1 || bytes == 0 || err != nil {

@@ -392,6 +392,7 @@ func TestSticky(t *testing.T) {
 			l := lab.New(t)
 			var mu sync.Mutex
 			seen := map[string]map[string]int{} // key → agent → observations
+			last, moves := map[string]string{}, map[string]int{}
 			handler := func(id string) agent.Handler {
 				return agent.Func("pi0", func(_ context.Context, r *agent.Request) ([]byte, error) {
 					mu.Lock()
@@ -400,6 +401,10 @@ func TestSticky(t *testing.T) {
 						seen[r.Key] = map[string]int{}
 					}
 					seen[r.Key][id]++
+					if last[r.Key] != id {
+						last[r.Key] = id
+						moves[r.Key]++
+					}
 					return []byte(id), nil
 				})
 			}
@@ -427,8 +432,10 @@ func TestSticky(t *testing.T) {
 				t.Errorf("%d sessions, want 4", len(seen))
 			}
 			for key, by := range seen {
-				if len(by) != 1 || key == "" {
-					t.Errorf("session %q was at %v", key, by)
+				// An agent may look hung on a busy machine, and then another is asked if that is
+				// allowed. Without sessions each of 50 observations would choose anew.
+				if kind == StickyOnly && len(by) != 1 || moves[key] > 10 || key == "" {
+					t.Errorf("session %q was at %v, and moved %d times", key, by, moves[key]-1)
 				}
 			}
 			mu.Unlock()
