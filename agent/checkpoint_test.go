@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -11,18 +12,19 @@ import (
 	"github.com/fleetbus/fleetbus/messages/bus"
 )
 
-// readFunc is a reader that does something when it is read first.
+// readFunc is a reader that does something when it has been read to its end.
 type readFunc struct {
 	do func()
 	io.Reader
 }
 
 func (r *readFunc) Read(b []byte) (int, error) {
-	if r.do != nil {
+	n, err := r.Reader.Read(b)
+	if errors.Is(err, io.EOF) && r.do != nil {
 		r.do()
 		r.do = nil
 	}
-	return r.Reader.Read(b)
+	return n, err
 }
 
 // TestCheckpointThatWasTakenOver: an attempt has made the record name a checkpoint, does not
