@@ -45,7 +45,7 @@ func (b *Bus) Leftovers(ctx context.Context, store Objects) (list []Leftover, er
 		}
 		left := Leftover{Object: object, Bytes: int64(chunks) * Chunk}
 		err := b.direct(ctx, ObjectStream(b.Fleet, store), directQuestion{MultiLast: []string{subject}}, func(s Stored) error {
-			left.Idle = info.TimeStamp.Sub(s.Time)
+			left.Idle = max(0, info.TimeStamp.Sub(s.Time)) // a chunk may have come since
 			return nil
 		})
 		if err != nil {
