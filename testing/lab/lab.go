@@ -194,9 +194,13 @@ func (a *Agent) Kill() {
 }
 
 // Client is a router's client that runs, and knows the routes. It ends with the test.
-func (l *Lab) Client(origin string) *router.Client {
+func (l *Lab) Client(origin string, change ...func(*router.Config)) *router.Client {
 	l.t.Helper()
-	c := router.NewClient(l.Conn(), router.Config{Fleet: Fleet, Origin: origin, Logger: Log()})
+	cfg := router.Config{Fleet: Fleet, Origin: origin, Logger: Log()}
+	for _, f := range change {
+		f(&cfg)
+	}
+	c := router.NewClient(l.Conn(), cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
