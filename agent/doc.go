@@ -81,4 +81,9 @@
 // is answered with draining so that its caller goes elsewhere, actions with
 // unknown_outcome. A handler that ignores its context is left behind, and Run returns
 // an error that names it: the program should exit.
+//
+// # Memory
+//
+// Large bodies are garbage soon, and with a small heap they have Go collect all the time.
+// `fleetbus agent` keeps Go from it; in a program of your own set GOGC, or debug.SetGCPercent.
 package agent

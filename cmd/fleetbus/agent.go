@@ -11,6 +11,7 @@ import (
 
 	"github.com/fleetbus/fleetbus/agent"
 	"github.com/fleetbus/fleetbus/internal/fleetfile"
+	"github.com/fleetbus/fleetbus/internal/heap"
 	"github.com/fleetbus/fleetbus/internal/history"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
@@ -145,6 +146,7 @@ func (g *agentFlags) together(env messages.Environment) error {
 
 // agent runs one agent until it is told to stop and has drained.
 func (a *app) agent(cmd *cobra.Command, g *agentFlags) (err error) {
+	heap.Floor()
 	if g.config != "" {
 		if err := loadFlags(g.config, cmd.Flags()); err != nil {
 			return fileError(cmd, err)

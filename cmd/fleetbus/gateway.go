@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 
+	"github.com/fleetbus/fleetbus/internal/heap"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/router"
 	"github.com/fleetbus/fleetbus/router/gateway"
@@ -89,6 +90,7 @@ type runnable interface {
 
 // run runs a gateway with a client of its own until it is told to stop.
 func (d *doorFlags) run(a *app, cmd *cobra.Command, kind string, maxConns int, open func(door) runnable) error {
+	heap.Floor()
 	if (d.cert == "") != (d.certKey == "") {
 		return usagef("--listen-cert, --listen-key: found one without the other; a certificate needs its key")
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 
+	"github.com/fleetbus/fleetbus/internal/heap"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/router"
 	"github.com/nats-io/nuid"
@@ -16,6 +17,7 @@ func routerCmd(a *app) *cobra.Command {
 		Short: "Run a router: the door for NATS clients of any language; several may run",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			heap.Floor()
 			if id == "" {
 				id = "router-" + nuid.Next()
 			}

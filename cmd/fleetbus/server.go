@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"github.com/fleetbus/fleetbus/internal/embed"
+	"github.com/fleetbus/fleetbus/internal/heap"
 	"github.com/spf13/cobra"
 )
 
@@ -22,6 +23,7 @@ with JetStream, does as well.
 It listens on loopback. To listen elsewhere give --token, or --user and --password.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			heap.Floor()
 			o, err := a.upOptions(cmd, u, a.serviceLog(cmd))
 			if err != nil {
 				return err

@@ -15,6 +15,7 @@ import (
 	"github.com/fleetbus/fleetbus/coordinator"
 	"github.com/fleetbus/fleetbus/internal/embed"
 	"github.com/fleetbus/fleetbus/internal/fleetfile"
+	"github.com/fleetbus/fleetbus/internal/heap"
 	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/fleetbus/fleetbus/router"
 	"github.com/nats-io/nats.go"
@@ -120,6 +121,7 @@ func stateDir() (string, error) {
 }
 
 func (a *app) up(cmd *cobra.Command, u upFlags) error {
+	heap.Floor()
 	log := a.serviceLog(cmd)
 	o, err := a.upOptions(cmd, u, log)
 	if err != nil {

@@ -46,6 +46,7 @@ var table = []row{
 	{"exchange/…", []string{"messages", "messages/bus", "exchange/…", "internal/bodyfile"}},
 	{"internal/embed", []string{"messages"}},
 	{"internal/openpiwire", nil},
+	{"internal/heap", nil},
 	{"internal/bodyfile", []string{"messages", "messages/bus"}},
 	{"internal/artifact", []string{"messages", "messages/bus", "internal/bodyfile"}},
 	{"internal/fleetfile", []string{"messages", "coordinator/alloc"}},

@@ -18,6 +18,7 @@ import (
 	"github.com/fleetbus/fleetbus/agent"
 	"github.com/fleetbus/fleetbus/agent/backend/proc"
 	"github.com/fleetbus/fleetbus/internal/embed"
+	"github.com/fleetbus/fleetbus/internal/heap"
 	"github.com/fleetbus/fleetbus/messages"
 	"github.com/fleetbus/fleetbus/messages/bus"
 	"github.com/fleetbus/fleetbus/router"
@@ -64,6 +65,13 @@ func quiet(w io.Writer) *slog.Logger {
 
 func (p part) play(ctx context.Context) error {
 	log := quiet(os.Stderr).With("process", p.Name)
+	switch p.Role {
+	case "policy", "oip": // model servers, which are not ours
+	default:
+		// The others stand for `fleetbus agent`, router, server and gateway, which do so too.
+		// What one writes by hand runs in the same process, so no comparison is favoured.
+		heap.Floor()
+	}
 	switch p.Role {
 	case "server":
 		return p.server(ctx)
