@@ -31,7 +31,7 @@ const missingLooks = 20
 // hide a job that was just redriven.
 const staleLooks = 20
 
-// serveJob serves a job out of the queue; see serveWork for what it returns.
+// serveJob serves a job out of the queue; see serve for what it returns.
 //
 // What was never delivered before has no record, so nothing is read and nothing written
 // before its handler runs: its end is written on the condition that still nobody has

@@ -16,9 +16,11 @@ import (
 // taken longer still; cutFactor of it is taken for the usual time, and too much soon shows.
 // What is expected is good for as long as expectGood after the last one.
 //
-// A request that takes overrunBy longer than is expected, and at least overrunLeast, shows that
-// the machine has become slow: how slow, the last time tells. Before there was one it is
-// taken for twice as slow: something else of the same weight runs there. And for slowMost times
+// A request that takes overrunBy longer, and at least overrunLeast, than any did lately shows that
+// the machine has become slow: what a pause now and then costs is no news. Lately is some 200
+// requests, as longestWeight has it. How slow it is, the last time tells. Before there was one it is
+// taken for slowGuess times as slow: too low a guess loses the request and all the time that is
+// spent on it, too high a one has another begin it anew. And for slowMost times
 // at most: one that takes longer is another kind of request, and says nothing of the next.
 // Until a request has come to its end, or a second one has taken too long, that is a guess, which
 // is good for guessGood: what was a pause of a garbage collector's is over by then, and it is
@@ -30,10 +32,11 @@ const (
 	expectGood   = time.Second
 	guessGood    = 100 * time.Millisecond
 
-	overrunBy    = 0.2
-	overrunLeast = 2 * time.Millisecond // timers and the scheduler are late by as much
-	slowGuess    = 2
-	slowMost     = 4
+	overrunBy     = 0.05
+	overrunLeast  = 2 * time.Millisecond // timers and the scheduler are late by as much
+	longestWeight = 0.005
+	slowGuess     = 3
+	slowMost      = 4
 
 	latencyWeight = 0.2
 	rateTime      = 5 * time.Second
@@ -46,8 +49,7 @@ type load struct {
 	latency float64 // ms, smoothed
 	rate    float64 // per second, smoothed
 
-	expect float64 // ms that the next request takes; follows changes sooner than latency
-	spread float64 // ms by which one differs from that
+	usual
 	last   time.Time
 	quick  float64 // ms that were expected before the machine became slow; 0: it is not
 	slower float64 // by what factor it was, the last time; 0: it never was
@@ -56,6 +58,19 @@ type load struct {
 	counted uint64 // served, when the rate was last reckoned
 	at      time.Time
 }
+
+// usual is what requests take while the machine stays as it is, in ms.
+type usual struct {
+	expect  float64 // what the next one takes; follows changes sooner than latency
+	spread  float64 // by how much one differs from that
+	longest float64 // what one took at most lately
+}
+
+// times is what they would take on a machine that is so many times as slow.
+func (u usual) times(by float64) usual { return usual{u.expect * by, u.spread * by, u.longest * by} }
+
+// most is what one may take.
+func (u usual) most() float64 { return u.expect + spreads*u.spread }
 
 // begun counts a request.
 func (l *load) begun() { l.served++ }
@@ -76,15 +91,17 @@ func (l *load) ended(took time.Duration, cut bool, now time.Time) {
 		}
 		return
 	}
+	guess := l.guess
 	l.guess = false
 	switch {
 	case l.expect > 0 && ms > leapFactor*l.expect:
 		l.slows(ms)
-	case l.expect == 0, ms < l.expect/leapFactor:
+	case l.expect == 0, guess, ms < l.expect/leapFactor:
 		l.leap(ms)
 	default:
 		l.spread += expectWeight * (math.Abs(ms-l.expect) - l.spread)
 		l.expect += expectWeight * (ms - l.expect)
+		l.longest = max(ms, l.longest+longestWeight*(ms-l.longest))
 	}
 	if l.quick == 0 {
 		return
@@ -107,15 +124,15 @@ func (l *load) slows(ms float64) {
 // overrun is after how much service a request shows that the machine has become slow; 0:
 // nothing is known, or it is slow already.
 func (l *load) overrun() time.Duration {
-	usual, spread := l.expect, l.spread
+	u := l.usual
 	switch {
 	case l.expect == 0 || l.quick > 0 && !l.guess:
 		return 0
 	case l.guess:
-		usual, spread = l.quickly()
+		u = l.quickly()
 	}
 	least := float64(overrunLeast) / float64(time.Millisecond)
-	return time.Duration((usual + max(overrunBy*usual, least) + spreads*spread) * float64(time.Millisecond))
+	return time.Duration((max(u.most(), u.longest) + max(overrunBy*u.expect, least)) * float64(time.Millisecond))
 }
 
 // ifSlow is what a request takes in all where the machine has become slow.
@@ -147,9 +164,10 @@ func (l *load) overran(begun, now time.Time) {
 // it stays the same share.
 func (l *load) leap(ms float64) {
 	if l.expect > 0 {
-		l.spread *= ms / l.expect
+		l.usual = l.times(ms / l.expect)
+		return
 	}
-	l.expect = ms
+	l.usual = usual{expect: ms, longest: ms}
 }
 
 // spreads is how many mean deviations a request may take longer than is expected. Where all
@@ -160,15 +178,15 @@ const spreads = 2
 // vain keeps one waiting that could be answered. Who has served nothing for a while begins
 // it all the same, to see whether that is still so.
 func (l *load) hopeless(left time.Duration, now time.Time) bool {
-	usual, spread := l.expect, l.spread
+	u := l.usual
 	if l.guess && now.Sub(l.last) >= guessGood {
-		usual, spread = l.quickly()
+		u = l.quickly()
 	}
-	return now.Sub(l.last) < expectGood && float64(left)/float64(time.Millisecond) < usual+spreads*spread
+	return now.Sub(l.last) < expectGood && float64(left)/float64(time.Millisecond) < u.most()
 }
 
-// quickly is what was expected before the machine seemed to become slow.
-func (l *load) quickly() (usual, spread float64) { return l.quick, l.spread * l.quick / l.expect }
+// quickly is what was usual before the machine seemed to become slow.
+func (l *load) quickly() usual { return l.times(l.quick / l.expect) }
 
 // measure brings the rate up to now and returns it.
 func (l *load) measure(now time.Time) float64 {

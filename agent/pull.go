@@ -312,9 +312,7 @@ func (p *puller) receive(m *nats.Msg) {
 		p.giveBack(m)
 		return
 	}
-	if answer := p.r.serveWork(m, now); answer != nil {
-		_ = p.r.a.nc.Publish(m.Reply, answer) // without a connection the server redelivers
-	}
+	p.r.serveWork(m, now)
 }
 
 // status handles what the server says of a pull. Only the current inbox counts: older

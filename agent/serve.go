@@ -35,14 +35,34 @@ func (s *slot) free(took time.Duration, cut bool) {
 	}
 }
 
-// serveWork serves one message out of the queue. The slot is taken. It returns what to
-// tell the server about the message; nil: nothing, so that it is delivered again.
+// serveWork serves one message out of the queue, or looks at it and serves one that waits
+// longer, see returns. A slot is taken.
 //
 // The slot is free, and pulls, as soon as the handler has returned. A caller that sends
 // its next request when it has the answer so finds the nearest replica waiting for it.
-func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
+func (r *replica) serveWork(m *nats.Msg, now time.Time) {
 	s := slot{r: r}
 	defer s.free(0, false)
+	r.tell(m, r.serve(m, now, &s, false))
+}
+
+// serveFound serves a message that was looked at before. A slot is taken.
+func (r *replica) serveFound(m *nats.Msg, now time.Time) {
+	s := slot{r: r}
+	defer s.free(0, false)
+	r.tell(m, r.serve(m, now, &s, true))
+}
+
+// tell tells the server what became of a message; nil: nothing, so that it is delivered again.
+func (r *replica) tell(m *nats.Msg, answer []byte) {
+	if answer != nil {
+		_ = r.a.nc.Publish(m.Reply, answer) // without a connection the server redelivers
+	}
+}
+
+// serve serves a message out of the queue, and returns what to tell the server about it. One
+// that was not looked at before may have to wait for another.
+func (r *replica) serve(m *nats.Msg, now time.Time, s *slot, looked bool) (answer []byte) {
 	req, subject, err := r.parseWork(m)
 	if err != nil {
 		r.a.garbage.Note(r.a.cfg.Logger, "q", err)
@@ -53,15 +73,26 @@ func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
 	}
 	left, fault := r.left(m, req, now)
 	if req.Class == messages.Training {
-		return r.serveJob(m, subject, req, &s, left, fault)
+		return r.serveJob(m, subject, req, s, left, fault)
 	}
 	if fault == nil {
 		fault = r.a.guards.observe(req)
 	}
 	if fault == nil {
 		if fault = r.tooLong(left); fault != nil && deliveries(m) < giveBacks {
-			r.giveBack(req.ID, m.Reply)
+			r.giveBack(req.ID, m)
 			s.free(0, false)
+			return nil
+		}
+	}
+	if fault == nil && !looked {
+		switch next := r.lookOn(m, now); next {
+		case nil:
+			s.free(0, false)
+			return nil
+		case m:
+		default:
+			r.tell(next, r.serve(next, now, s, true))
 			return nil
 		}
 	}
@@ -77,7 +108,7 @@ func (r *replica) serveWork(m *nats.Msg, now time.Time) (answer []byte) {
 	}
 	if !r.a.flight.add(e) {
 		if _, handed := r.a.flight.look(req.ID); handed {
-			r.giveBack(req.ID, m.Reply)
+			r.giveBack(req.ID, m)
 		}
 		return nil // it runs here already; its end acknowledges this delivery too
 	}
