@@ -45,7 +45,7 @@ type returns struct {
 
 	found *delivery // the oldest that it could begin, while it looks on; nil: it does not
 	until time.Time // then it begins found
-	bytes int       // of what was looked at
+	bytes int       // of what was looked at since it was found
 }
 
 // delivery is a message out of a queue and what the server says of it.
@@ -73,17 +73,14 @@ type heldWork struct {
 }
 
 func (b *returns) keep(d delivery, now time.Time) {
-	if !b.looking() {
-		b.bytes = 0
-	}
 	b.held = append(b.held, heldWork{d.msg.Reply, d.seq, now.Add(holdTime)})
-	b.bytes += len(d.msg.Data)
 }
 
 // hold takes in a message that nobody here would finish in time, and reports whether the
 // replica should rest from now on.
 func (b *returns) hold(id string, d delivery, now time.Time) (rest bool) {
 	b.keep(d, now)
+	b.bytes += len(d.msg.Data)
 	if b.seen == nil {
 		b.seen = make(map[string]bool)
 	}
@@ -106,14 +103,14 @@ func (b *returns) find(d delivery, free bool, now time.Time) *nats.Msg {
 	case b.found == nil && len(b.held) == 0:
 		return d.msg
 	case b.found == nil:
-		b.found, b.until = &d, b.held[0].at
-		b.bytes += len(d.msg.Data)
+		b.found, b.until, b.bytes = &d, b.held[0].at, 0
 	case d.seq < b.found.seq:
 		b.keep(*b.found, now)
 		b.found = &d
 	default:
 		b.keep(d, now)
 	}
+	b.bytes += len(d.msg.Data)
 	if d.count > 1 && d.more && !free && b.bytes < lookBytes && now.Before(b.until) {
 		return nil
 	}
@@ -199,6 +196,8 @@ func (r *replica) lookOn(m *nats.Msg, now time.Time) *nats.Msg {
 	if !r.returns.looking() || r.batch.together() {
 		return m
 	}
+	// Whatever becomes of the one that is begun: what is kept now does not stay.
+	time.AfterFunc(holdTime, r.holdIsOver)
 	return r.returns.find(describe(m), r.busy < r.slots, now)
 }
 

@@ -17,8 +17,8 @@ import (
 // What is expected is good for as long as expectGood after the last one.
 //
 // A request that takes overrunBy longer, and at least overrunLeast, than any did lately shows that
-// the machine has become slow: what a pause now and then costs is no news. Lately is some 200
-// requests, as longestWeight has it. How slow it is, the last time tells. Before there was one it is
+// the machine has become slow: what a pause now and then costs is no news, as long as it is no
+// leap. Lately is some 200 requests, as longestWeight has it. How slow it is, the last time tells. Before there was one it is
 // taken for slowGuess times as slow: too low a guess loses the request and all the time that is
 // spent on it, too high a one has another begin it anew. And for slowMost times
 // at most: one that takes longer is another kind of request, and says nothing of the next.
@@ -152,6 +152,9 @@ func (l *load) slowTime() float64 {
 func (l *load) overran(begun, now time.Time) {
 	switch {
 	case l.quick == 0:
+		// It would have taken at least that long, and may have been a pause: the next of the
+		// same length is in doubt no more when a few were.
+		l.longest = max(l.longest, min(float64(now.Sub(begun))/float64(time.Millisecond), leapFactor*l.expect))
 		l.slows(l.slowTime())
 		l.guess = true
 	case begun.After(l.last):

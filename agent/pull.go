@@ -44,7 +44,7 @@ const (
 // read from it directly: no goroutine, subscription or channel is made per message. The
 // sum of messages asked for and messages being served is at most the number of slots
 // (with batches: of the seats of the next one),
-// so whoever reads a message can serve it, except where a direct request was quicker:
+// so whoever reads a message can serve it, except where a direct request was quicker, or one that it had looked at, see returns:
 // then the message goes back to the queue in the same moment.
 type puller struct {
 	r       *replica

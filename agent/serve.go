@@ -85,7 +85,7 @@ func (r *replica) serve(m *nats.Msg, now time.Time, s *slot, looked bool) (answe
 			return nil
 		}
 	}
-	if fault == nil && !looked {
+	if runs, _ := r.a.flight.look(req.ID); fault == nil && !looked && !runs {
 		switch next := r.lookOn(m, now); next {
 		case nil:
 			s.free(0, false)

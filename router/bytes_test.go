@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +45,10 @@ func TestBytes(t *testing.T) {
 		agent := l.Agent("edge-"+task.Name, task, agent.Func(task.Name, echo))
 		l.Place(task, "edge-"+task.Name)
 		c, nc := l.Client("lab"), l.Conn()
+		knows := func(r messages.TaskRoute) bool { return r.Task.Name == task.Name }
+		for changed := service.Client().RoutesChanged(); !slices.ContainsFunc(service.Client().Routes().Tasks, knows); changed = service.Client().RoutesChanged() {
+			<-changed // it was there before the task was
+		}
 		door := func(body []byte) ([]byte, string) {
 			m := &nats.Msg{Subject: "fb." + lab.Fleet + "." + messages.DefaultSite + ".req.inference.lab." + task.Name, Data: body, Header: nats.Header{"Fb-Left-Ms": {"20000"}}}
 			for again := tries; ; again-- {
