@@ -58,6 +58,7 @@ func (p *Peer) keepNote(ctx context.Context, stop context.CancelCauseFunc, back 
 	defer renew.Stop()
 	var retry <-chan time.Time
 	wait := retryFirst
+	hints := 0 // looks that a rival's note is still good for
 	for {
 		look := true
 		select {
@@ -68,6 +69,7 @@ func (p *Peer) keepNote(ctx context.Context, stop context.CancelCauseFunc, back 
 		case <-back:
 			wait = retryFirst
 		case <-p.rival:
+			hints, wait = rivalLooks, retryFirst
 		case <-retry:
 		}
 		retry = nil
@@ -77,7 +79,11 @@ func (p *Peer) keepNote(ctx context.Context, stop context.CancelCauseFunc, back 
 		} else {
 			err = p.newLife(ctx)
 		}
-		if err != nil {
+		// A rival's note passes here on its way to the store, so it may not be there yet.
+		if hints > 0 && err == nil {
+			hints--
+		}
+		if err != nil || hints > 0 {
 			retry, wait = time.After(wait), min(2*wait, retryMost)
 		}
 	}

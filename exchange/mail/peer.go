@@ -36,6 +36,7 @@ const (
 	lookEvery    = time.Minute
 	renewEvery   = 24 * time.Hour
 	askTime      = 5 * time.Second
+	rivalLooks   = 4 // after 0, 0.2, 0.6 and 1.4 s: a server that runs has stored a note by then
 	retryFirst   = 200 * time.Millisecond
 	retryMost    = 10 * time.Second
 )
