@@ -18,9 +18,9 @@ import (
 //
 // A request that takes overrunBy longer, and at least overrunLeast, than any did lately shows that
 // the machine has become slow: what a pause now and then costs is no news, as long as it is no
-// leap. Lately is some 200 requests, as longestWeight has it. How slow it is, the last time tells. Before there was one it is
-// taken for slowGuess times as slow: too low a guess loses the request and all the time that is
-// spent on it, too high a one has another begin it anew. And for slowMost times
+// leap. Lately is some 200 requests, as longestWeight has it. How slow it is, the last time
+// tells. Before there was one it is taken for slowGuess times as slow: too low a guess loses the
+// request and all the time that is spent on it, too high a one has another begin it anew. And for slowMost times
 // at most: one that takes longer is another kind of request, and says nothing of the next.
 // Until a request has come to its end, or a second one has taken too long, that is a guess, which
 // is good for guessGood: what was a pause of a garbage collector's is over by then, and it is
